@@ -63,6 +63,8 @@ fn kind_of_answer(status: u16, message: &str) -> Kind {
 fn kind_of(error: &Error) -> Kind {
     match error {
         Error::SocketNotFoundError(_) => return Kind::Unreachable,
+        // Transparent: it is not among its own sources.
+        Error::IOError { err } if is_connection(err.kind()) => return Kind::Unreachable,
         Error::RequestTimeoutError => return Kind::Timeout,
         Error::HyperLegacyError { err } if err.is_connect() => return Kind::Unreachable,
         _ => {}
