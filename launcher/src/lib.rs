@@ -5,4 +5,5 @@ compile_error!("teardown after a panic needs unwinding: do not build the launche
 
 pub mod engine;
 pub mod manifest;
+pub mod plan;
 pub mod workspace;

@@ -1,0 +1,3 @@
+//! What a launch will do, as data.
+
+pub mod seccomp;
