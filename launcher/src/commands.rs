@@ -55,9 +55,9 @@ impl Here {
     }
 
     /// The engine.
-    pub fn engine(&self) -> Result<Docker, Failure> {
+    pub async fn engine(&self) -> Result<Docker, Failure> {
         let name = self.engine_name();
-        Docker::connect(name.as_deref(), crate::plan::seccomp::profile).map_err(Failure::from)
+        Docker::connect(name.as_deref(), crate::plan::seccomp::profile).await.map_err(Failure::from)
     }
 
     /// The bottle that `id` names, in whole or by its beginning.

@@ -134,7 +134,7 @@ async fn begin(mut charge: Charge) -> Result<Exit, Failure> {
     let log = Arc::new(LogFile::open(&session.dir.log()).map_err(io)?);
     let panics = Arc::clone(&log);
     std::panic::set_hook(Box::new(move |panic| panics.line("keeper", "err", &panic.to_string())));
-    let engine = Docker::connect(charge.engine.as_deref(), plan::seccomp::profile).map_err(Failure::from)?;
+    let engine = Docker::connect(charge.engine.as_deref(), plan::seccomp::profile).await.map_err(Failure::from)?;
     let listener = keeper_socket::listen(&session.dir.socket()).map_err(io)?;
     let (stopper, stop) = stop::channel();
     let shared = Arc::new(Shared {
@@ -254,7 +254,11 @@ async fn one_try<E: Engine>(
     };
     let progress = |text: &str| shared.console.progress_now(text);
     let mut undo = UndoStack::default();
-    let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress);
+    let notify = |text: &str| {
+        shared.log.line("keeper", "out", text);
+        shared.console.notice_now(text);
+    };
+    let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress, &notify);
     let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
     let tried = match launched {
         Ok(Ok(running)) => {

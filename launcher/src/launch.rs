@@ -10,7 +10,7 @@ use crate::state::LogFile;
 use crate::stop::{Level, Stop};
 use crate::transfer;
 use crate::undo::UndoStack;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ pub struct Launch<'a, E: Engine> {
     pub log: &'a Arc<LogFile>,
     /// Told what is going on, in words for people.
     pub progress: &'a (dyn Fn(&str) + Send + Sync),
+    /// Told what a person should still see afterwards.
+    pub notify: &'a (dyn Fn(&str) + Send + Sync),
     identity: OnceLock<Identity>,
 }
 
@@ -107,8 +109,9 @@ impl<'a, E: Engine> Launch<'a, E> {
         stop: &'a Stop,
         log: &'a Arc<LogFile>,
         progress: &'a (dyn Fn(&str) + Send + Sync),
+        notify: &'a (dyn Fn(&str) + Send + Sync),
     ) -> Self {
-        Self { engine, plan, supplies, stop, log, progress, identity: OnceLock::new() }
+        Self { engine, plan, supplies, stop, log, progress, notify, identity: OnceLock::new() }
     }
 
     /// Carries the plan out, stage by stage. What has to be taken back, after success and failure alike, is in `undo`.
@@ -165,7 +168,7 @@ impl<'a, E: Engine> Launch<'a, E> {
             Action::Provision { container } => self.provision(container).await?,
             Action::Workspace { container, from } => {
                 let identity = self.identity.get().cloned().unwrap_or(Identity { uid: 0, gid: 0, home: String::new() });
-                transfer::copy_in(self.engine, container, from, &identity, &self.supplies.baseline, self.progress)
+                transfer::copy_in(self.engine, container, from, &identity, &self.supplies.baseline, self.progress, self.notify)
                     .await
                     .map_err(LaunchError::Workspace)?;
             }
@@ -239,8 +242,6 @@ impl<'a, E: Engine> Launch<'a, E> {
         }
     }
 }
-
-use futures_util::StreamExt;
 
 /// The error to show when several lanes failed: the first, but never "stopped" where something really broke.
 fn first(before: Option<LaunchError>, now: LaunchError) -> LaunchError {

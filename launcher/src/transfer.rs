@@ -71,9 +71,10 @@ pub async fn copy_in<E: Engine>(
     identity: &Identity,
     baseline: &Path,
     progress: &(dyn Fn(&str) + Send + Sync),
+    notify: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<(), TransferError> {
     let (sender, receiver) = mpsc::channel(PIECES);
-    let owner = workspace::Owner { uid: identity.uid, gid: identity.gid };
+    let owner = workspace::Owner { uid: identity.uid.into(), gid: identity.gid.into() };
     let from = from.to_owned();
     let (told, mut tell) = tokio::sync::watch::channel((0, 0));
     let packing = tokio::task::spawn_blocking(move || {
@@ -82,7 +83,7 @@ pub async fn copy_in<E: Engine>(
         let packed = workspace::pack(&from, owner, prefix, &mut out, &|files, bytes| {
             told.send_replace((files, bytes));
         })?;
-        out.flush().map_err(WorkspaceError::from)?;
+        out.flush().map_err(|e| WorkspaceError::Io { what: "send the workspace".to_owned(), source: e })?;
         Ok::<_, WorkspaceError>(packed)
     });
     let pieces = futures_util::stream::unfold(receiver, |mut r| async { r.recv().await.map(|piece| (Ok(piece), r)) });
@@ -99,11 +100,26 @@ pub async fn copy_in<E: Engine>(
     // The engine's word first: a put that failed also breaks the packer's pipe, which would hide the reason.
     put?;
     let packed = packed?;
-    for notice in packed.notices() {
-        progress(&notice);
+    for notice in notices(&packed) {
+        notify(&notice);
     }
     let json = serde_json::to_vec(&packed.baseline).map_err(|e| TransferError::Baseline(e.into()))?;
     crate::state::write_private(baseline, &json).map_err(TransferError::Baseline)
+}
+
+/// What the operator should know of what was sent.
+fn notices(packed: &workspace::Packed) -> Vec<String> {
+    const NAMED_MAX: usize = 5;
+    let left_out = packed.left_out.iter().map(|(path, why)| format!("left out: {path} ({why})"));
+    let stripped = packed.stripped.iter().map(|(path, what)| format!("taken out of {path}: {what}"));
+    let changed = packed.changed.iter().map(|path| format!("changed while it was copied: {path}"));
+    let mut notices: Vec<_> = packed.warnings.iter().cloned().chain(stripped).chain(left_out).chain(changed).collect();
+    let more = notices.len().saturating_sub(NAMED_MAX);
+    if more > 0 {
+        notices.truncate(NAMED_MAX);
+        notices.push(format!("and {more} more of that kind"));
+    }
+    notices
 }
 
 /// Brings workspaces home into the bottle's directory.
@@ -131,7 +147,7 @@ impl<E: Engine> Saver for Home<'_, E> {
         (self.progress)("saving the workspace");
         let to = self.dir.workspace();
         let reader = tokio_util::io::SyncIoBridge::new(archive);
-        let saved = tokio::task::spawn_blocking(move || workspace::save(reader, &to)).await;
+        let saved = tokio::task::spawn_blocking(move || workspace::save(reader, &to, workspace::Limits::default())).await;
         let saved = saved.map_err(|_| "the thread that saves the workspace panicked".to_owned())?;
         saved.map(|_| ()).map_err(|e| crate::error::chain(&e))
     }

@@ -27,7 +27,7 @@ pub async fn cleanup(here: &Here, args: &Cleanup) -> Result<Exit, Failure> {
     if let Some(id) = &args.forget {
         return forget(here, id);
     }
-    let engine = here.engine()?;
+    let engine = here.engine().await?;
     let swept = sweep_all(here, &engine).await?;
     for id in &swept.bottles {
         here.ui.line(&format!("took back what was left of {id}"));

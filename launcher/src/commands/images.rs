@@ -8,7 +8,7 @@ use crate::images::{self, Pins};
 
 /// Builds or pins.
 pub async fn images(here: &Here, args: Images) -> Result<Exit, Failure> {
-    let engine = here.engine()?;
+    let engine = here.engine().await?;
     let config = places(here)?.config;
     let progress = |text: &str| here.ui.progress(text);
     match args.command {

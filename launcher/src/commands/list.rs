@@ -4,11 +4,11 @@ use super::{Here, run::places};
 use crate::cli::Check;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::manifest::load;
+use crate::manifest::{catalog, load};
 
 /// Lists agents and bottles.
 pub fn list(here: &Here) -> Result<Exit, Failure> {
-    let listed = load::list(&places(here)?);
+    let listed = catalog::list(&places(here)?);
     let mut text = String::new();
     for (kind, entries) in [("agent", &listed.agents), ("bottle", &listed.bottles)] {
         for entry in entries {

@@ -15,7 +15,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Lists bottles.
 pub async fn ps(here: &Here, args: &Ps) -> Result<Exit, Failure> {
     // Dead keepers' leftovers go first, where an engine answers; where none does, the list is still true.
-    if let Ok(engine) = here.engine()
+    if let Ok(engine) = here.engine().await
         && let Err(failure) = super::cleanup::sweep_quietly(here, &engine).await
     {
         here.ui.warn(&failure.message);

@@ -10,7 +10,8 @@ use crate::exit::Exit;
 use crate::images::{self, Pipelock, Trust};
 use crate::keeper::{Charge, Greeting, taken};
 use crate::keeper_socket::{Hello, connect, split};
-use crate::manifest::load::{Loaded, Places, load};
+use crate::manifest::load::{Loaded, load};
+use crate::manifest::places::Places;
 use crate::manifest::{EnvValue, WorkspaceMode};
 use crate::plan::{self, Facts, Order, print};
 use crate::state::{self, BottleDir};
@@ -28,7 +29,7 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
         return dry_run(here, &args, &order).await;
     }
     let credentials = route_credentials(here, &order)?;
-    let engine = here.engine()?;
+    let engine = here.engine().await?;
     super::cleanup::sweep_quietly(here, &engine).await?;
     let facts = facts(&engine, &order).await?;
     choose_id(here, &args, &mut order, &facts)?;
@@ -62,7 +63,8 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
 
 /// Where manifests are.
 pub fn places(here: &Here) -> Result<Places, Failure> {
-    Places::from_env(&here.env, &here.cwd).map_err(|e| Failure::usage(chain(&e), None))
+    let env = here.env.iter().map(|(k, v)| (k.into(), v.into())).collect();
+    Places::from_env(&env, &here.cwd).map_err(|e| Failure::usage(chain(&e), None))
 }
 
 fn loaded(here: &Here, args: &Run) -> Result<Loaded, Failure> {
@@ -101,7 +103,7 @@ fn order(here: &Here, args: &Run, loaded: &Loaded) -> Result<Order, Failure> {
 
 /// Prints the plan. What only an engine knows is unknown where none answers.
 async fn dry_run(here: &Here, args: &Run, order: &Order) -> Result<Exit, Failure> {
-    let facts = match here.engine() {
+    let facts = match here.engine().await {
         Ok(engine) => facts(&engine, order).await.unwrap_or_default(),
         Err(_) => Facts::default(),
     };

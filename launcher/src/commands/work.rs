@@ -5,12 +5,12 @@ use crate::cli::Take;
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::state::{BottleDir, Metadata, read_limited};
-use crate::workspace::{self, Baseline, TakeOptions};
+use crate::workspace::{self, Archive, Baseline, Limits, TakeOptions};
 use std::path::PathBuf;
 
 /// What both commands need of a bottle.
 struct Work {
-    archive: PathBuf,
+    archive: Archive,
     baseline: Baseline,
     home: PathBuf,
 }
@@ -50,5 +50,5 @@ fn work(dir: &BottleDir) -> Result<Work, Failure> {
     }
     let baseline = read_limited(&dir.baseline()).map_err(|e| none(&format!("what it was given is not known: {e}")))?;
     let baseline = serde_json::from_slice(&baseline).map_err(|e| none(&format!("what it was given is not known: {e}")))?;
-    Ok(Work { archive: dir.workspace(), baseline, home })
+    Ok(Work { archive: Archive::open(&dir.workspace(), Limits::default()), baseline, home })
 }

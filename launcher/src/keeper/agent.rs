@@ -72,10 +72,6 @@ pub async fn attend<E: Engine>(
         return Outcome::Stopped;
     }
     match serve::code(&*shared.engine, &exec.handle).await {
-        // What the engine says when the program of an exec is not there, or cannot be run.
-        Some(code @ (126 | 127)) if shared.console_is_engines_word() => {
-            Outcome::Failed(no_program(&spec, u8::try_from(code).unwrap_or(127)))
-        }
         Some(code) => Outcome::Exited(code),
         None => Outcome::Failed(Failure::launch(
             "the engine lost the agent: it no longer answers, or its container has ended",

@@ -127,6 +127,13 @@ impl Console {
         }
     }
 
+    /// Tells every client something a person should know, without waiting.
+    pub fn notice_now(&self, text: &str) {
+        for (_, client) in lock(&self.clients).iter() {
+            let _ = client.try_send(Frame::Words(ToClient::Notice { text: text.to_owned() }));
+        }
+    }
+
     /// Tells every client the end, and waits until it is written.
     pub async fn end(&self, ending: Ending) {
         self.tell(Frame::Words(ToClient::Ended(Box::new(ending)))).await;

@@ -85,8 +85,8 @@ pub fn preflight(reach: &Reach, id: &str, survey: Option<&Survey>) -> String {
     let Some(survey) = survey else { return out };
     let mib = survey.bytes.div_ceil(1 << 20);
     let _ = write!(out, "\n  {:<14} {} files, {mib} MiB", "", survey.files);
-    named(&mut out, "with secrets?", survey.sensitive.iter().map(|p| p.display().to_string()));
-    named(&mut out, "left out", survey.left_out.iter().map(|(path, why)| format!("{} ({why})", path.display())));
+    named(&mut out, "with secrets?", survey.sensitive.iter().map(ToString::to_string));
+    named(&mut out, "left out", survey.left_out.iter().map(|(path, why)| format!("{path} ({why})")));
     out
 }
 
