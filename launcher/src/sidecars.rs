@@ -6,16 +6,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-/// Binary and the package that it comes from.
-pub const SIDECARS: [(&str, &str); 3] =
-    [("bottle-init", "bottle-images"), ("bottle-wall", "bottle-images"), ("cred-proxy", "cred-proxy")];
+/// A binary that runs inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sidecar {
+    /// The binary.
+    pub name: &'static str,
+    /// The package that it comes from.
+    pub package: &'static str,
+    /// The features it needs, instead of the package's own choice.
+    pub features: Option<&'static str>,
+}
+
+/// What every bottle needs.
+pub const SIDECARS: [Sidecar; 3] = [
+    Sidecar { name: "bottle-init", package: "bottle-images", features: None },
+    Sidecar { name: "bottle-wall", package: "bottle-images", features: None },
+    Sidecar { name: "cred-proxy", package: "cred-proxy", features: None },
+];
 
 /// The checkout that this launcher was built from. It may be gone, or never have been on this machine.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Finds binaries, building those of a checkout that are missing or older than their sources. Gives name -> path.
 pub fn binaries(
-    wanted: &[(&str, &str)],
+    wanted: &[Sidecar],
     progress: &dyn Fn(&str),
 ) -> Result<BTreeMap<String, PathBuf>, Failure> {
     if let Some(found) = installed(wanted) {
@@ -23,7 +37,7 @@ pub fn binaries(
     }
     let checkout = Path::new(CHECKOUT);
     if !checkout.join("Cargo.lock").exists() {
-        let names: Vec<_> = wanted.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = wanted.iter().map(|w| w.name).collect();
         return Err(Failure::launch(
             format!("the sidecars' binaries are missing: {}", names.join(", ")),
             "install the whole release: they belong into the folder `bottle` beside the launcher".to_owned(),
@@ -44,10 +58,10 @@ pub fn binaries(
     Ok(found)
 }
 
-fn installed(wanted: &[(&str, &str)]) -> Option<BTreeMap<String, PathBuf>> {
+fn installed(wanted: &[Sidecar]) -> Option<BTreeMap<String, PathBuf>> {
     let beside = std::env::current_exe().ok()?.parent()?.join("bottle");
     let found: BTreeMap<_, _> =
-        wanted.iter().map(|(name, _)| ((*name).to_owned(), beside.join(name))).filter(|(_, p)| p.exists()).collect();
+        wanted.iter().map(|w| (w.name.to_owned(), beside.join(w.name))).filter(|(_, p)| p.exists()).collect();
     (found.len() == wanted.len()).then_some(found)
 }
 
@@ -60,20 +74,23 @@ fn target_dir(checkout: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from)
 }
 
-fn built(checkout: &Path, wanted: &[(&str, &str)]) -> BTreeMap<String, PathBuf> {
+fn built(checkout: &Path, wanted: &[Sidecar]) -> BTreeMap<String, PathBuf> {
     let dir = target_dir(checkout).join(target()).join("release");
-    wanted.iter().map(|(name, _)| ((*name).to_owned(), dir.join(name))).collect()
+    wanted.iter().map(|w| (w.name.to_owned(), dir.join(w.name))).collect()
 }
 
 /// Builds static binaries. The flag is set for this target alone: set for all, it would reach procedural macros too.
-fn build(checkout: &Path, wanted: &[(&str, &str)], progress: &dyn Fn(&str)) -> Result<(), Failure> {
+fn build(checkout: &Path, wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<(), Failure> {
     progress("building the sidecars (the first time takes a minute or two)");
     let target = target();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(checkout).args(["build", "--release", "--locked", "--target", &target]);
     command.args(["--config", &format!("target.{target}.rustflags=[\"-Ctarget-feature=+crt-static\"]")]);
-    for (name, package) in wanted {
-        command.args(["-p", package, "--bin", name]);
+    for sidecar in wanted {
+        command.args(["-p", sidecar.package, "--bin", sidecar.name]);
+    }
+    if let Some(features) = wanted.iter().find_map(|w| w.features) {
+        command.args(["--no-default-features", "--features", features]);
     }
     // Cargo's own words say best what it does; they are for people.
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();

@@ -191,7 +191,12 @@ impl BottleDir {
     /// Writes down what a plan will make.
     pub fn record(&self, plan: &Plan) -> io::Result<()> {
         let stage = |s: &crate::plan::Stage| s.lanes.iter().flatten().filter_map(|a| a.undo(&plan.owner)).collect();
-        let recorded = Recorded { owner: plan.owner.clone(), undos: plan.stages.iter().map(stage).collect() };
+        self.record_undos(&plan.owner, &plan.stages.iter().map(stage).collect::<Vec<_>>())
+    }
+
+    /// Writes down what takes everything back, stage by stage.
+    pub fn record_undos(&self, owner: &crate::engine::Owner, undos: &[Vec<Undo>]) -> io::Result<()> {
+        let recorded = Recorded { owner: owner.clone(), undos: undos.to_vec() };
         write_private(&self.path.join("plan.json"), &serde_json::to_vec(&recorded)?)
     }
 
