@@ -15,8 +15,7 @@ pub mod apt;
 pub const RELEASE: &str = "bookworm";
 
 /// What is in it beyond Debian's minimal base.
-pub const PACKAGES: [&str; 7] =
-    ["ca-certificates", "curl", "git", "iproute2", "netcat-openbsd", "procps", "python3"];
+pub const PACKAGES: [&str; 7] = ["ca-certificates", "curl", "git", "iproute2", "netcat-openbsd", "procps", "python3"];
 
 /// What the archive leaves out: caches, texts for people, and what debootstrap copied of this machine.
 const LEFT_OUT: [&str; 10] = [
@@ -181,7 +180,8 @@ mod tests {
 
     #[test]
     fn debootstrap_goes_the_way_that_apt_goes() {
-        let mirror = apt::Mirror { uri: "https://mirror.example/debian".to_owned(), keyring: Some("/k.gpg".to_owned()) };
+        let mirror =
+            apt::Mirror { uri: "https://mirror.example/debian".to_owned(), keyring: Some("/k.gpg".to_owned()) };
         let settings = apt::Settings::parse(
             "Acquire::https::Proxy \"http://proxy.example:3128\";\nAcquire::https::CAInfo \"/ca.pem\";\n",
         );
@@ -190,8 +190,11 @@ mod tests {
         assert!(args.contains(&"--ca-certificate=/ca.pem".to_owned()));
         assert!(args.contains(&"--keyring=/k.gpg".to_owned()));
         assert_eq!(args.last().map(String::as_str), Some("https://mirror.example/debian"));
-        assert!(command.get_envs().any(|(name, value)| name == "https_proxy"
-            && value.is_some_and(|v| v == "http://proxy.example:3128")));
+        assert!(
+            command
+                .get_envs()
+                .any(|(name, value)| name == "https_proxy" && value.is_some_and(|v| v == "http://proxy.example:3128"))
+        );
 
         let plain = debootstrap(Path::new("/root"), &mirror, &apt::Settings::default());
         assert!(plain.get_envs().all(|(name, _)| name != "https_proxy"), "no proxy is made up");

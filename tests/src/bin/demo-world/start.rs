@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
 async fn run() -> Result<(), StartError> {
     let role = std::env::args().nth(1).unwrap_or_default();
     let mut input = BufReader::new(tokio::io::stdin());
-    let witness = Witness::default();
+    let witness = Witness;
     match role.as_str() {
         "api" => api::start(config(&mut input).await?, &witness).await?,
         "attacker" => attacker::start(config(&mut input).await?, &witness).await?,
