@@ -1,6 +1,8 @@
 //! The small world and the hostile agent as plain processes on loopback: what the roles answer and write down with a
 //! real client (curl), and that the agent calls nothing held that it could not try.
 
+#![allow(clippy::unwrap_used, reason = "the lint spares test functions alone, not what they share")]
+
 use bottle_tests::world::role::line;
 use bottle_tests::world::{
     ApiConfig, AttackerConfig, Evidence, Expected, Names, NeighbourConfig, ResolverConfig, World, canary, sha256_hex,
@@ -10,6 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -254,9 +257,13 @@ fn a_role_without_a_configuration_says_why_and_ends() {
 /// No TCP connection to a multicast address can exist: the kernel itself says so, whatever network there is.
 const NOWHERE: &str = "224.0.0.9";
 
-fn agent(themes: &[&str], more: &[(&str, &str)]) -> (Vec<Value>, Option<i32>) {
+fn agent(chosen: &[&str], more: &[(&str, &str)]) -> (Vec<Value>, Option<i32>) {
+    agent_in(Path::new("/"), chosen, more)
+}
+
+fn agent_in(directory: &Path, chosen: &[&str], more: &[(&str, &str)]) -> (Vec<Value>, Option<i32>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo-agent"));
-    command.args(themes).env_clear().envs([
+    command.current_dir(directory).args(chosen).env_clear().envs([
         ("HTTPS_PROXY", "http://224.0.0.9:8888"),
         ("ALLOWED_HOST", "files.world.example"),
         ("ROUTE_URL", "http://224.0.0.9:9099/api/"),
@@ -296,22 +303,40 @@ fn against_nothing_every_attack_fails_and_so_does_every_control() {
     assert_eq!(status, Some(1));
 }
 
+/// Those whose packets stay on this machine.
+const LOCAL: [&str; 4] = ["attacker-direct", "host-direct", "neighbour", "metadata"];
+
 #[test]
-fn packets_that_get_no_answer_have_held_and_answers_have_not() {
-    let (lines, _) = agent(&["network"], &[]);
-    for attempt in ["attacker-direct", "host-direct", "neighbour", "metadata", "udp-host", "udp-attacker", "dns-direct"]
-    {
-        assert!(held(&lines, attempt), "{attempt}: {lines:?}");
-    }
+fn connects_without_an_answer_have_held_and_answers_have_not() {
+    let (lines, status) = agent(&LOCAL, &[]);
+    assert!(LOCAL.iter().all(|attempt| held(&lines, attempt)), "{lines:?}");
+    assert_eq!(lines.last().unwrap()["count"], 4);
+    assert_eq!(status, Some(0), "nothing but what holds was asked for");
 
     // Nothing listens on these ports of loopback, and yet it answers: with a refusal.
     let own = [("HOST_IPS", "127.0.0.1"), ("ATTACKER_IP", "127.0.0.1"), ("NEIGHBOUR_IP", "127.0.0.1")];
-    let (lines, status) = agent(&["network"], &own);
-    for attempt in ["attacker-direct", "host-direct", "neighbour"] {
-        assert!(!held(&lines, attempt), "{attempt}: {lines:?}");
-    }
+    let (lines, status) = agent(&LOCAL, &own);
+    assert!(LOCAL[..3].iter().all(|attempt| !held(&lines, attempt)), "{lines:?}");
     assert!(held(&lines, "metadata"));
     assert_eq!(status, Some(1));
+}
+
+#[test]
+fn a_datagram_is_told_by_its_listener() {
+    let world = World::mint(&Names::default()).unwrap();
+    let listen = "127.0.0.77".parse().unwrap();
+    let config = AttackerConfig { tcp_ports: Vec::new(), udp_ports: vec![9999], ..world.attacker_config(listen) };
+    let mut listener = Role::start("attacker", &config);
+
+    let (lines, _) = agent(&["udp-host"], &[("HOST_IPS", "127.0.0.77")]);
+    assert!(!held(&lines, "udp-host"), "it answered: {lines:?}");
+    assert!(listener.next().contains("bottle demo-agent udp host to 127.0.0.77"));
+
+    let (lines, _) = agent(&["udp-host"], &[("HOST_IPS", "127.0.0.78")]);
+    assert!(held(&lines, "udp-host"));
+    assert_eq!(lines[0]["happened"], "1 of 1 sent, see listener");
+    let (rest, _) = listener.end();
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
 #[test]
@@ -320,13 +345,22 @@ fn the_hunt_finds_a_credential_in_the_environment_and_in_files_and_not_its_neigh
     let hash = sha256_hex(&credential);
     let hidden = format!("user:{credential}@host");
     let near = format!("user:{credential}x@host");
-    let (lines, status) = agent(&["hunt"], &[("CANARY_SHA256", &hash), ("SETTINGS", &hidden)]);
-    assert!(!held(&lines, "hunt-environment") && !held(&lines, "hunt-processes"));
+    let places = ["hunt-environment", "hunt-processes"];
+    let (lines, status) = agent(&places, &[("CANARY_SHA256", &hash), ("SETTINGS", &hidden)]);
+    assert!(places.iter().all(|place| !held(&lines, place)), "{lines:?}");
     assert_eq!(status, Some(1));
     assert!(lines.iter().all(|line| !line.to_string().contains(&credential)), "it never says what it found");
 
-    let (lines, _) = agent(&["hunt"], &[("CANARY_SHA256", &hash), ("SETTINGS", &near)]);
-    assert!(held(&lines, "hunt-environment"));
+    let (lines, status) = agent(&places, &[("CANARY_SHA256", &hash), ("SETTINGS", &near)]);
+    assert!(places.iter().all(|place| held(&lines, place)), "{lines:?}");
+    assert_eq!(status, Some(0));
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("deep").join("settings.json");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, format!("{{\"auth\":\"{hidden}\"}}")).unwrap();
+    let (lines, _) = agent_in(directory.path(), &["hunt-files"], &[("CANARY_SHA256", &hash)]);
+    assert!(lines[0]["happened"].as_str().unwrap().ends_with("deep/settings.json"), "{lines:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Runs the attempts one after another, each under a time limit, and writes their lines.
 //!
-//! `demo-agent [THEME..]` with themes `egress route network kernel hunt` (none: all). What it must know comes from the
-//! environment, see `known.rs`.
+//! `demo-agent [THEME|ATTEMPT..]` with themes `egress route network kernel hunt` (none: all). What it must know comes
+//! from the environment, see `known.rs`.
 
 use crate::attempts::{Attempt, THEMES, kernel};
 use crate::judge::Decision;
@@ -27,7 +27,7 @@ pub fn main() -> ExitCode {
     }
     let attempts = match chosen(&arguments) {
         Ok(attempts) => attempts,
-        Err(unknown) => return complain(&[format!("no theme `{unknown}`")]),
+        Err(unknown) => return complain(&[format!("no theme and no attempt is called `{unknown}`")]),
     };
     let known = match Known::from_env(&std::env::vars().collect()) {
         Ok(known) => Arc::new(known),
@@ -51,12 +51,14 @@ pub fn main() -> ExitCode {
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn chosen(themes: &[String]) -> Result<Vec<Attempt>, String> {
-    if let Some(unknown) = themes.iter().find(|name| !THEMES.iter().any(|(theme, _)| theme == name)) {
+fn chosen(names: &[String]) -> Result<Vec<Attempt>, String> {
+    let all = || THEMES.iter().flat_map(|(theme, attempts)| attempts.iter().map(move |attempt| (*theme, *attempt)));
+    let is = |name: &String, theme: &str, attempt: &Attempt| name == theme || name == attempt.slug;
+    if let Some(unknown) = names.iter().find(|name| !all().any(|(theme, attempt)| is(name, theme, &attempt))) {
         return Err(unknown.clone());
     }
-    let wanted = |theme: &str| themes.is_empty() || themes.iter().any(|name| name == theme);
-    Ok(THEMES.iter().filter(|(theme, _)| wanted(theme)).flat_map(|(_, all)| all.iter().copied()).collect())
+    let wanted = |theme: &str, attempt: &Attempt| names.is_empty() || names.iter().any(|name| is(name, theme, attempt));
+    Ok(all().filter(|(theme, attempt)| wanted(theme, attempt)).map(|(_, attempt)| attempt).collect())
 }
 
 fn within_limit(attempt: &Attempt, known: &Arc<Known>) -> Decision {
@@ -84,4 +86,23 @@ fn complain(errors: &[String]) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "demo-agent: {error}"); // nobody left to tell
     }
     ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chosen;
+
+    fn slugs(names: &[&str]) -> Result<Vec<&'static str>, String> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        chosen(&names).map(|attempts| attempts.iter().map(|attempt| attempt.slug).collect())
+    }
+
+    #[test]
+    fn themes_and_attempts_are_chosen_by_name() {
+        let all = slugs(&[]).unwrap();
+        assert_eq!(slugs(&["egress", "route", "network", "kernel", "hunt"]).unwrap(), all);
+        assert_eq!(slugs(&["ping", "allowed-host"]).unwrap(), ["allowed-host", "ping"], "always in one order");
+        assert_eq!(slugs(&["hunt"]).unwrap().len(), 3);
+        assert_eq!(slugs(&["hunt", "theft"]).unwrap_err(), "theft");
+    }
 }
