@@ -5,7 +5,7 @@ use crate::cli::Take;
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::state::{BottleDir, Metadata, read_limited};
-use crate::workspace::{self, Archive, Baseline, Limits, TakeOptions};
+use crate::workspace::{self, Archive, Baseline, Limits, TakeOptions, Taken, TreePath};
 use std::path::PathBuf;
 
 /// What both commands need of a bottle.
@@ -31,8 +31,27 @@ pub fn take(here: &Here, args: &Take) -> Result<Exit, Failure> {
     let options = TakeOptions { force: args.force };
     let taken = workspace::take(&work.archive, &work.baseline, &work.home, dir.id(), options)
         .map_err(|e| Failure::usage(chain(&e), None))?;
-    here.ui.line(&taken.to_string());
+    here.ui.line(&said(&taken));
     Ok(Exit::Success)
+}
+
+/// What was taken, in words.
+fn said(taken: &Taken) -> String {
+    const NAMED_MAX: usize = 20;
+    let mut lines = vec![format!("{} written, {} removed", taken.written.len(), taken.removed.len())];
+    let mut group = |label: &str, items: Vec<String>| {
+        let more = items.len().saturating_sub(NAMED_MAX);
+        lines.extend(items.into_iter().take(NAMED_MAX).map(|item| format!("  {label}: {item}")));
+        if more > 0 {
+            lines.push(format!("  {label}: and {more} more"));
+        }
+    };
+    let paths = |paths: &[TreePath]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
+    group("overwritten", paths(&taken.overwritten));
+    group("not taken", taken.refused.iter().map(|(path, why)| format!("{path} ({why})")).collect());
+    group("look at it first, it runs by itself", paths(&taken.careful));
+    lines.push(taken.commits.to_string());
+    lines.join("\n")
 }
 
 fn work(dir: &BottleDir) -> Result<Work, Failure> {
