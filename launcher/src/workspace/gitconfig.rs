@@ -224,7 +224,7 @@ hunter4
 [github] token = hunter9
 # old: https://u:hunter10@example.org/
 [user]
-\tname = Ada \xe4
+\tname = Ada \u{e4}
 ";
         let bytes: Vec<u8> = config.chars().map(|c| c as u8).collect();
         let (out, stripped) = strip(&bytes);

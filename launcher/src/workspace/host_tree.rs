@@ -97,7 +97,7 @@ impl HostTree {
         match fs::renameat(from, name, &parent, os) {
             // A file system of its own is mounted below the workspace.
             Err(Errno::XDEV) => copy_in(from, name, parent.as_fd(), os).map_err(|e| failed("write", path, e)),
-            other => other.map_err(|e| failed("write", path, e)),
+            other => other.map_err(|e| failed("write", path, e.into())),
         }
     }
 

@@ -54,7 +54,7 @@ pub fn pack(
     progress: &dyn Fn(u64, u64),
 ) -> Result<Packed, WorkspaceError> {
     let found = walk(directory, ENTRIES_MAX)?;
-    let mut packed = Packed { left_out: found.left_out, ..Packed::default() };
+    let packed = Packed { left_out: found.left_out, ..Packed::default() };
     let top = directory.metadata().map_err(|e| WorkspaceError::at("read", directory, e))?;
     let configs = configs(directory, &found.entries);
     let mut packer = Packer {
@@ -63,7 +63,7 @@ pub fn pack(
         owner,
         prefix,
         configs,
-        packed: &mut packed,
+        packed,
         refs: BTreeMap::new(),
     };
     packer.directory(None, permissions(&top) | 0o700, mtime(&top)).map_err(sending)?;
@@ -71,8 +71,8 @@ pub fn pack(
         packer.entry(entry)?;
         progress(packer.packed.files, packer.packed.bytes);
     }
-    let refs = std::mem::take(&mut packer.refs);
-    packer.tar.into_inner().and_then(|out| out.flush()).map_err(sending)?;
+    let Packer { tar, mut packed, refs, .. } = packer;
+    tar.into_inner().and_then(|out| out.flush()).map_err(sending)?;
     packed.baseline.refs = refs::Refs::parse(&refs).ids;
     packed.warnings.extend(git_warning(&found.entries));
     Ok(packed)
@@ -84,7 +84,7 @@ struct Packer<'a, W: Write> {
     owner: Owner,
     prefix: &'a str,
     configs: BTreeSet<TreePath>,
-    packed: &'a mut Packed,
+    packed: Packed,
     refs: BTreeMap<TreePath, Vec<u8>>,
 }
 
