@@ -48,7 +48,7 @@ pub fn save(mut tar: impl Read, to: &Path, limits: Limits) -> Result<Saved, Work
         encoder.write_all(&buffer[..n]).map_err(writing)?;
     }
     // An archive ends in two empty blocks; without them the engine stopped in the middle.
-    if zeros < 1024 || bytes % 512 != 0 {
+    if zeros < 1024 || !bytes.is_multiple_of(512) {
         return Err(WorkspaceError::CutShort);
     }
     encoder.finish().and_then(|mut buffered| buffered.flush()).map_err(writing)?;

@@ -12,12 +12,49 @@ pub fn runs_by_itself(path: &TreePath) -> bool {
     let directories = &components[..components.len().saturating_sub(1)];
     let below = |wanted: &str| directories.iter().any(|d| d == wanted);
     let names = [
-        ".envrc", ".gitmodules", ".gitattributes", ".gitconfig", ".npmrc", ".yarnrc", ".yarnrc.yml", ".pnpmfile.cjs",
-        ".pre-commit-config.yaml", "lefthook.yml", ".mise.toml", "mise.toml", ".tool-versions", ".exrc", ".nvimrc", ".vimrc",
-        ".nvim.lua", ".dir-locals.el", ".mcp.json", ".gitlab-ci.yml", ".direnvrc", ".pythonrc", "sitecustomize.py", "conftest.py",
-        ".bazelrc", "rust-toolchain", "rust-toolchain.toml", ".curlrc", ".wgetrc",
+        ".envrc",
+        ".gitmodules",
+        ".gitattributes",
+        ".gitconfig",
+        ".npmrc",
+        ".yarnrc",
+        ".yarnrc.yml",
+        ".pnpmfile.cjs",
+        ".pre-commit-config.yaml",
+        "lefthook.yml",
+        ".mise.toml",
+        "mise.toml",
+        ".tool-versions",
+        ".exrc",
+        ".nvimrc",
+        ".vimrc",
+        ".nvim.lua",
+        ".dir-locals.el",
+        ".mcp.json",
+        ".gitlab-ci.yml",
+        ".direnvrc",
+        ".pythonrc",
+        "sitecustomize.py",
+        "conftest.py",
+        ".bazelrc",
+        "rust-toolchain",
+        "rust-toolchain.toml",
+        ".curlrc",
+        ".wgetrc",
     ];
-    let inside = [".vscode", ".idea", ".husky", ".githooks", ".devcontainer", ".claude", ".codex", ".cursor", ".zed", ".bottle", ".fleet"];
+    let inside = [
+        ".vscode",
+        ".idea",
+        ".husky",
+        ".githooks",
+        ".devcontainer",
+        ".claude",
+        ".codex",
+        ".cursor",
+        ".zed",
+        ".bottle",
+        ".fleet",
+    ];
     names.contains(&name)
         || name.ends_with(".code-workspace")
         || inside.iter().any(|d| below(d))
@@ -44,7 +81,9 @@ pub fn bare_repositories(tree: &AgentTree) -> BTreeSet<Option<TreePath>> {
     let all = tree.entries.keys().chain(tree.special.keys());
     for path in all.filter(|path| path.git_part().is_none()) {
         let name = path.name().to_ascii_lowercase();
-        let Some(at) = [&b"head"[..], b"objects", b"refs", b"commondir"].iter().position(|n| *n == name) else { continue };
+        let Some(at) = [&b"head"[..], b"objects", b"refs", b"commondir"].iter().position(|n| *n == name) else {
+            continue;
+        };
         has.entry(path.parent()).or_default()[at] = true;
     }
     let bare = |[head, objects, refs, common]: [bool; 4]| head && (common || objects && refs);
@@ -72,12 +111,20 @@ mod tests {
 
     #[test]
     fn files_that_run_by_themselves_are_seen_and_their_neighbours_are_not() {
-        for p in [".envrc", "a/.vscode/tasks.json", ".idea/x.xml", ".github/workflows/ci.yml", "x.code-workspace",
-            ".husky/pre-commit", "sub/.cargo/config.toml", ".ENVRC"]
-        {
+        for p in [
+            ".envrc",
+            "a/.vscode/tasks.json",
+            ".idea/x.xml",
+            ".github/workflows/ci.yml",
+            "x.code-workspace",
+            ".husky/pre-commit",
+            "sub/.cargo/config.toml",
+            ".ENVRC",
+        ] {
             assert!(runs_by_itself(&path(p)), "{p}");
         }
-        for p in ["envrc", "vscode/tasks.json", ".github/README.md", "Makefile", "cargo/config.toml", "code-workspace"] {
+        for p in ["envrc", "vscode/tasks.json", ".github/README.md", "Makefile", "cargo/config.toml", "code-workspace"]
+        {
             assert!(!runs_by_itself(&path(p)), "{p}");
         }
     }
@@ -100,9 +147,13 @@ mod tests {
         }
         let repositories = bare_repositories(&tree);
         assert_eq!(repositories, [Some(path("r")), Some(path("t"))].into());
-        for (p, control) in
-            [("r/config", true), ("r/hooks/post-checkout", true), ("r/HEAD", true), ("r/readme", false), ("s/config", false)]
-        {
+        for (p, control) in [
+            ("r/config", true),
+            ("r/hooks/post-checkout", true),
+            ("r/HEAD", true),
+            ("r/readme", false),
+            ("s/config", false),
+        ] {
             assert_eq!(is_git_control(&path(p), &repositories), control, "{p}");
         }
     }

@@ -11,6 +11,9 @@ use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
+/// How the directory that a take writes meanwhile is named.
+pub(crate) const STAGING: &str = ".bottle-take-";
+
 /// The agent's tree.
 #[derive(Debug, Clone, Default)]
 pub struct AgentTree {
@@ -70,14 +73,14 @@ impl AgentTree {
                 MemberKind::File { size } => {
                     let mut hash = Sha256::new();
                     let mut content = members.content();
-                    if refs::is_ref_file(&member.path) && size <= refs::FILE_BYTES_MAX {
+                    if refs::is_ref_file(&member.path) {
                         let mut bytes = Vec::new();
-                        content.read_to_end(&mut bytes).map_err(reading)?;
+                        let most = refs::bytes_max(&member.path);
+                        content.by_ref().take(most).read_to_end(&mut bytes).map_err(reading)?;
                         hash.update(&bytes);
                         ref_files.insert(member.path.clone(), bytes);
-                    } else {
-                        io::copy(&mut content, &mut hash).map_err(reading)?;
                     }
+                    io::copy(&mut content, &mut hash).map_err(reading)?;
                     Node::File { mode: member.mode, size, sha256: Digest(hash.finalize().into()) }
                 }
                 MemberKind::HardLink(target) => {
@@ -127,7 +130,11 @@ pub fn compare(baseline: &Baseline, tree: &AgentTree) -> Changes {
             git_parts.insert(git);
             continue;
         }
-        match refusal(path, after, tree, &repositories) {
+        // Named below, with the other special files; what stood here before stays.
+        if tree.special.contains_key(path) {
+            continue;
+        }
+        match refusal(path, after, &repositories) {
             Some(why) => changes.refused.push((path.clone(), why)),
             None => {
                 let change = Change { path: path.clone(), before: before.cloned(), after: after.cloned() };
@@ -145,15 +152,9 @@ pub fn compare(baseline: &Baseline, tree: &AgentTree) -> Changes {
     changes
 }
 
-fn refusal(
-    path: &TreePath,
-    after: Option<&Node>,
-    tree: &AgentTree,
-    repositories: &BTreeSet<Option<TreePath>>,
-) -> Option<String> {
-    if tree.special.contains_key(path) {
-        // Named with the special files: what stood here before stays.
-        return Some("it became a special file".to_owned());
+fn refusal(path: &TreePath, after: Option<&Node>, repositories: &BTreeSet<Option<TreePath>>) -> Option<String> {
+    if path.as_bytes().starts_with(STAGING.as_bytes()) {
+        return Some("it has the name of what a take writes meanwhile".to_owned());
     }
     if careful::is_git_control(path, repositories) {
         return Some("its directory would be a git repository, and git would run what its files say".to_owned());

@@ -115,7 +115,10 @@ fn kept(section: &Section, entry: &str) -> Kept {
     match without_userinfo(entry) {
         // Quotes or escapes inside the userinfo: what is left would not parse.
         Some(clean) if clean.matches('"').count() != entry.matches('"').count() => Kept::Not(what),
-        Some(clean) => Kept::Edited(clean, if comment { "userinfo in a comment".to_owned() } else { format!("userinfo of {what}") }),
+        Some(clean) => Kept::Edited(
+            clean,
+            if comment { "userinfo in a comment".to_owned() } else { format!("userinfo of {what}") },
+        ),
         None => Kept::Whole,
     }
 }
@@ -129,7 +132,8 @@ fn without_userinfo(text: &str) -> Option<String> {
     while let Some(at) = rest.find("://") {
         let (head, tail) = rest.split_at(at + 3);
         out.push_str(head);
-        let scheme = head[..at].rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+' && c != '-').next().unwrap_or("");
+        let scheme =
+            head[..at].rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+' && c != '-').next().unwrap_or("");
         let end = tail.find(|c: char| c.is_ascii_whitespace() || "/?#>'".contains(c)).unwrap_or(tail.len());
         let authority = &tail[..end];
         rest = tail;
@@ -158,7 +162,7 @@ fn logical_lines(text: &str) -> Vec<&str> {
         let line = text[start..at].trim_end_matches('\r');
         let comment = line.trim_start().starts_with(['#', ';']);
         let slashes = line.len() - line.trim_end_matches('\\').len();
-        if comment || slashes % 2 == 0 {
+        if comment || slashes.is_multiple_of(2) {
             lines.push(&text[start..=at]);
             start = at + 1;
         }
@@ -245,7 +249,9 @@ hunter4
         ] {
             assert!(text.contains(kept), "{kept:?} is not in {text}");
         }
-        for named in ["userinfo of remote.url", "http.extraheader", "credential.helper", "url.insteadof", "github.token"] {
+        for named in
+            ["userinfo of remote.url", "http.extraheader", "credential.helper", "url.insteadof", "github.token"]
+        {
             assert!(stripped.iter().any(|s| s == named), "{named} is not in {stripped:?}");
         }
         let (again, nothing) = strip(&out);

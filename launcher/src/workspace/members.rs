@@ -11,6 +11,8 @@ use std::io::{self, Read};
 const BLOCK: usize = 512;
 /// Bytes of an extension header (long names, extended attributes).
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of all paths and link targets together: a reader holds them in memory.
+const NAMES_BYTES_MAX: usize = 256 << 20;
 
 /// A member of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,7 @@ pub struct Members<R> {
     left: u64,
     padding: u64,
     seen: HashMap<TreePath, Seen>,
+    names_bytes: usize,
     top_seen: bool,
 }
 
@@ -82,6 +85,7 @@ impl<R: Read> Members<R> {
             left: 0,
             padding: 0,
             seen: HashMap::new(),
+            names_bytes: 0,
             top_seen: false,
         }
     }
@@ -123,15 +127,16 @@ impl<R: Read> Members<R> {
     ) -> Result<Option<Member>, WorkspaceError> {
         let full = extension.path.unwrap_or_else(|| header.path_bytes().into_owned());
         let mode = header.mode().map_err(|_| refused("a header has a mode that is no number"))? & 0o777;
-        let link = || {
-            extension.link.clone().or_else(|| header.link_name_bytes().map(|l| l.into_owned())).unwrap_or_default()
-        };
+        let link =
+            || extension.link.clone().or_else(|| header.link_name_bytes().map(|l| l.into_owned())).unwrap_or_default();
         let mut size = extension.size.unwrap_or(size);
         let kind = match kind {
             tar::EntryType::Directory => MemberKind::Directory,
             tar::EntryType::Regular | tar::EntryType::Continuous => MemberKind::File { size },
             tar::EntryType::Symlink => MemberKind::Link(target(link())?),
-            tar::EntryType::Link => MemberKind::HardLink(self.inside(&link())?.ok_or_else(|| refused("a hard link names the top"))?),
+            tar::EntryType::Link => {
+                MemberKind::HardLink(self.inside(&link())?.ok_or_else(|| refused("a hard link names the top"))?)
+            }
             tar::EntryType::Char | tar::EntryType::Block => MemberKind::Other("a device"),
             tar::EntryType::Fifo => MemberKind::Other("a pipe"),
             _ => return Err(refused("it has a kind of member that no engine writes")),
@@ -177,6 +182,15 @@ impl<R: Read> Members<R> {
         {
             return Err(refused(format!("{path} is in what is not a directory of it")));
         }
+        let target = match kind {
+            MemberKind::Link(target) => target.0.len(),
+            MemberKind::HardLink(target) => target.as_bytes().len(),
+            MemberKind::Directory | MemberKind::File { .. } | MemberKind::Other(_) => 0,
+        };
+        self.names_bytes += path.as_bytes().len() + target;
+        if self.names_bytes > NAMES_BYTES_MAX {
+            return Err(refused(format!("its paths have more than {NAMES_BYTES_MAX} bytes")));
+        }
         let seen = match kind {
             MemberKind::Directory => Seen::Directory,
             MemberKind::File { .. } => Seen::File,
@@ -206,7 +220,8 @@ impl<R: Read> Members<R> {
             return Err(WorkspaceError::TooManyEntries { entries_max: self.limits.entries_max });
         }
         let header = tar::Header::from_byte_slice(&block).clone();
-        let sum: u32 = block.iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { u32::from(*b) }).sum();
+        let sum: u32 =
+            block.iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { u32::from(*b) }).sum();
         if header.cksum().ok() != Some(sum) {
             return Err(refused("a header's checksum is wrong"));
         }

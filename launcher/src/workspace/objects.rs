@@ -53,11 +53,16 @@ impl Copied {
             for target in targets {
                 let path = directory.join(target);
                 let writing = |e| WorkspaceError::at("write", &path, e);
-                DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap_or(&directory)).map_err(writing)?;
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(path.parent().unwrap_or(&directory))
+                    .map_err(writing)?;
                 match &first {
-                    Some(first) => fs::hard_link(first, &path).map_err(writing)?,
+                    Some(first) => drop(fs::copy(first, &path).map_err(writing)?),
                     None => {
-                        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(writing)?;
+                        let mut file =
+                            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(writing)?;
                         io::copy(&mut members.content(), &mut file).map_err(reading)?;
                         first = Some(path);
                     }
@@ -80,7 +85,8 @@ impl Drop for Copied {
 fn wanted(tree: &AgentTree, baseline: &Baseline, host: &Path) -> BTreeMap<TreePath, Vec<String>> {
     let mut wanted: BTreeMap<TreePath, Vec<String>> = BTreeMap::new();
     for (path, node) in &tree.entries {
-        let Some(name) = path.as_bytes().strip_prefix(b".git/objects/").and_then(|n| std::str::from_utf8(n).ok()) else {
+        let Some(name) = path.as_bytes().strip_prefix(b".git/objects/").and_then(|n| std::str::from_utf8(n).ok())
+        else {
             continue;
         };
         if !is_object_file(name) {
@@ -169,7 +175,9 @@ impl Importer {
             Ok(())
         }));
         written.unwrap_or_else(|_| Err("its objects cannot be read".to_owned()))?;
-        sync(self.store.path());
+        if count > 0 {
+            sync(self.store.path());
+        }
         Ok(count)
     }
 
@@ -205,7 +213,8 @@ impl Importer {
         if let Some(kind) = self.seen.get(id) {
             return Ok(Some(*kind));
         }
-        let header = FindHeader::try_header(&self.host, id).map_err(|e| format!("the host's object {id}: {}", shown(&e)))?;
+        let header =
+            FindHeader::try_header(&self.host, id).map_err(|e| format!("the host's object {id}: {}", shown(&e)))?;
         Ok(header.map(|header| header.kind))
     }
 }

@@ -57,15 +57,8 @@ pub fn pack(
     let packed = Packed { left_out: found.left_out, ..Packed::default() };
     let top = directory.metadata().map_err(|e| WorkspaceError::at("read", directory, e))?;
     let configs = configs(directory, &found.entries);
-    let mut packer = Packer {
-        tar: tar::Builder::new(out),
-        directory,
-        owner,
-        prefix,
-        configs,
-        packed,
-        refs: BTreeMap::new(),
-    };
+    let mut packer =
+        Packer { tar: tar::Builder::new(out), directory, owner, prefix, configs, packed, refs: BTreeMap::new() };
     packer.directory(None, permissions(&top) | 0o700, mtime(&top)).map_err(sending)?;
     for entry in &found.entries {
         packer.entry(entry)?;
@@ -132,13 +125,7 @@ impl<W: Write> Packer<'_, W> {
         Ok((file, metadata.len()))
     }
 
-    fn file(
-        &mut self,
-        entry: &Entry,
-        mode: u32,
-        mut file: File,
-        size: u64,
-    ) -> Result<(u64, Digest), WorkspaceError> {
+    fn file(&mut self, entry: &Entry, mode: u32, mut file: File, size: u64) -> Result<(u64, Digest), WorkspaceError> {
         let mut header = self.header(tar::EntryType::Regular, mode, mtime(&entry.metadata));
         if size <= GIT_FILE_BYTES_MAX
             && let Some(role) = self.role(&entry.path)
@@ -284,7 +271,9 @@ fn configs(directory: &Path, entries: &[Entry]) -> BTreeSet<TreePath> {
     let mut configs = BTreeSet::new();
     while let Some(path) = pending.pop() {
         let included = read_small(&directory.join(path.to_path()))
-            .map(|text| [gitconfig::values(&text, "include", "path"), gitconfig::values(&text, "includeif", "path")].concat())
+            .map(|text| {
+                [gitconfig::values(&text, "include", "path"), gitconfig::values(&text, "includeif", "path")].concat()
+            })
             .unwrap_or_default();
         if configs.insert(path.clone()) {
             pending.extend(included.iter().filter_map(|i| resolve(&path, i)).filter(|p| files.contains(p)));
@@ -300,7 +289,8 @@ fn is_config(path: &TreePath, files: &BTreeSet<&TreePath>) -> bool {
         TreePath::parse(&bytes).is_ok_and(|p| files.contains(&p))
     };
     let mut inside = path.components().skip_while(|c| *c != b".git").skip(1);
-    let in_git = inside.next().is_some_and(|first| first == path.name() || [&b"modules"[..], b"worktrees"].contains(&first));
+    let in_git =
+        inside.next().is_some_and(|first| first == path.name() || [&b"modules"[..], b"worktrees"].contains(&first));
     path.name() == b".gitconfig" || path.name().starts_with(b"config") && (in_git || beside(b"HEAD"))
 }
 

@@ -4,8 +4,10 @@
 use crate::workspace::tree_path::TreePath;
 use std::collections::BTreeMap;
 
-/// Bytes of a file of refs that is still read.
-pub const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of `packed-refs` that are read.
+pub const PACKED_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of any other file of refs that are read.
+pub const LOOSE_BYTES_MAX: u64 = 1 << 10;
 /// Bytes a ref's name may have.
 pub const NAME_BYTES_MAX: usize = 400;
 /// Branches and tags a repository may have.
@@ -32,6 +34,11 @@ pub fn is_ref_file(path: &TreePath) -> bool {
         || bytes.starts_with(b".git/refs/tags/")
 }
 
+/// Bytes of a file of refs that are read, one more than is taken.
+pub fn bytes_max(path: &TreePath) -> u64 {
+    1 + if path.as_bytes() == b".git/packed-refs" { PACKED_BYTES_MAX } else { LOOSE_BYTES_MAX }
+}
+
 impl Refs {
     /// Reads the files for which [`is_ref_file`] holds. A loose ref wins over a packed one, as in git.
     pub fn parse(files: &BTreeMap<TreePath, Vec<u8>>) -> Self {
@@ -54,6 +61,10 @@ impl Refs {
     }
 
     fn packed(&mut self, content: &[u8]) {
+        if content.len() as u64 > PACKED_BYTES_MAX {
+            self.unreadable = Some("its packed-refs is too large");
+            return;
+        }
         for line in content.split(|b| *b == b'\n') {
             if line.is_empty() || line.starts_with(b"#") || line.starts_with(b"^") {
                 continue;
@@ -109,12 +120,19 @@ pub fn parse_name(name: &[u8]) -> Result<String, String> {
         return Err("its name is too long".to_owned());
     }
     // What a file system may fold into another name, and what a terminal may act on, has no place in a ref.
-    let odd = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
     if text.chars().any(odd) {
         return Err("its name has characters that do not show".to_owned());
     }
     let component = |c: &str| {
-        c.is_empty() || c.starts_with(['.', '-']) || c.ends_with('.') || c.to_ascii_lowercase().ends_with(".lock") || c.len() > 200
+        c.is_empty()
+            || c.starts_with(['.', '-'])
+            || c.ends_with('.')
+            || c.to_ascii_lowercase().ends_with(".lock")
+            || c.len() > 200
     };
     if text.split('/').any(component) {
         return Err("its name is not one that git takes".to_owned());
@@ -138,7 +156,9 @@ mod tests {
     #[test]
     fn loose_refs_win_over_packed_ones() {
         let other = ID.replace('0', "9");
-        let packed = format!("# pack-refs with: peeled\n{other} refs/heads/main\n{ID} refs/tags/v1\n^{other}\n{ID} refs/remotes/o/x\n");
+        let packed = format!(
+            "# pack-refs with: peeled\n{other} refs/heads/main\n{ID} refs/tags/v1\n^{other}\n{ID} refs/remotes/o/x\n"
+        );
         let refs = parsed(&[
             (".git/HEAD", "ref: refs/heads/main\n"),
             (".git/packed-refs", &packed),
@@ -155,9 +175,21 @@ mod tests {
             assert!(parse_name(name.as_bytes()).is_ok(), "{name}");
         }
         for name in [
-            "refs/heads/../../hooks/x", "refs/heads/a..b", "refs/heads/.a", "refs/heads/a.lock", "refs/heads/a.LOCK/b", "refs/heads/a b",
-            "refs/heads/a~1", "refs/heads//a", "refs/heads/", "refs/heads/-x", "refs/heads/a\u{7}", "refs/heads/a@{1}",
-            "refs/heads/a\\b", "refs/heads/a\u{202e}b", "refs/heads/a.",
+            "refs/heads/../../hooks/x",
+            "refs/heads/a..b",
+            "refs/heads/.a",
+            "refs/heads/a.lock",
+            "refs/heads/a.LOCK/b",
+            "refs/heads/a b",
+            "refs/heads/a~1",
+            "refs/heads//a",
+            "refs/heads/",
+            "refs/heads/-x",
+            "refs/heads/a\u{7}",
+            "refs/heads/a@{1}",
+            "refs/heads/a\\b",
+            "refs/heads/a\u{202e}b",
+            "refs/heads/a.",
         ] {
             assert!(parse_name(name.as_bytes()).is_err(), "{name}");
         }

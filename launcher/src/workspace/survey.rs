@@ -45,8 +45,23 @@ pub fn is_sensitive(path: &TreePath) -> bool {
     let name = String::from_utf8_lossy(path.name()).to_ascii_lowercase();
     let template = [".example", ".sample", ".template", ".dist"].iter().any(|end| name.ends_with(end));
     let whole = [
-        ".npmrc", ".pypirc", ".netrc", "_netrc", ".git-credentials", ".htpasswd", ".pgpass", ".my.cnf", ".envrc",
-        ".dockercfg", ".boto", ".s3cfg", "secrets.yml", "secrets.yaml", "secrets.json", "kubeconfig", "service-account.json",
+        ".npmrc",
+        ".pypirc",
+        ".netrc",
+        "_netrc",
+        ".git-credentials",
+        ".htpasswd",
+        ".pgpass",
+        ".my.cnf",
+        ".envrc",
+        ".dockercfg",
+        ".boto",
+        ".s3cfg",
+        "secrets.yml",
+        "secrets.yaml",
+        "secrets.json",
+        "kubeconfig",
+        "service-account.json",
     ];
     let begins = ["credentials", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"];
     let ends = [".pem", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx", ".tfstate", ".ppk"];
@@ -65,12 +80,23 @@ mod tests {
     #[test]
     fn places_of_credentials_are_named_and_their_neighbours_are_not() {
         let path = |p: &str| TreePath::parse(p.as_bytes()).unwrap();
-        for name in [".env", "a/.env.local", ".npmrc", "x/.netrc", "tls/server.KEY", "id_ed25519", "credentials.json",
-            ".git-credentials", ".aws/config", "ca.pem"]
-        {
+        for name in [
+            ".env",
+            "a/.env.local",
+            ".npmrc",
+            "x/.netrc",
+            "tls/server.KEY",
+            "id_ed25519",
+            "credentials.json",
+            ".git-credentials",
+            ".aws/config",
+            "ca.pem",
+        ] {
             assert!(is_sensitive(&path(name)), "{name}");
         }
-        for name in [".environment", ".env.example", "id_ed25519.pub", "keys.rs", "monkey", "src/id_map.rs", "aws/config"] {
+        for name in
+            [".environment", ".env.example", "id_ed25519.pub", "keys.rs", "monkey", "src/id_map.rs", "aws/config"]
+        {
             assert!(!is_sensitive(&path(name)), "{name}");
         }
     }

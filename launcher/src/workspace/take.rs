@@ -3,7 +3,7 @@
 
 use crate::workspace::archive::Archive;
 use crate::workspace::baseline::{Baseline, Digest, LinkTarget, Node};
-use crate::workspace::changes::{AgentTree, Change, compare};
+use crate::workspace::changes::{AgentTree, Change, STAGING, compare};
 use crate::workspace::commits::{Commits, Source, take_commits};
 use crate::workspace::host_tree::{HostTree, State};
 use crate::workspace::members::{MemberKind, reading, refused};
@@ -211,7 +211,7 @@ impl<'a> Staged<'a> {
         tree: &AgentTree,
         deeds: &[&Change],
     ) -> Result<Self, WorkspaceError> {
-        let name = format!(".bottle-take-{}", std::process::id());
+        let name = format!("{STAGING}{}", std::process::id());
         let directory = host.staging(&name)?;
         let mut staged = Self { host, directory, name, careful: Vec::new() };
         let mut sources: BTreeMap<&TreePath, Vec<(usize, &Change)>> = BTreeMap::new();
@@ -330,7 +330,9 @@ fn apply(host: &HostTree, staged: &Staged<'_>, deeds: &[&Change], taken: &mut Ta
     for (at, change) in deeds.iter().enumerate() {
         match change.after {
             Some(Node::Directory { .. }) => host.make_directory(&change.path)?,
-            Some(Node::File { .. } | Node::Link { .. }) => host.move_in(&staged.directory, &at.to_string(), &change.path)?,
+            Some(Node::File { .. } | Node::Link { .. }) => {
+                host.move_in(&staged.directory, &at.to_string(), &change.path)?
+            }
             None => continue,
         }
         taken.written.push(change.path.clone());

@@ -1,7 +1,8 @@
 //! What goes in and comes back, with real directories, the real `tar` as the engine, and the real `git` as the agent.
 
 use crate::workspace::{
-    Archive, Baseline, Diff, Limits, Owner, Packed, TakeOptions, Taken, TreePath, WorkspaceError, diff, pack, save, take,
+    Archive, Baseline, Diff, Limits, Owner, Packed, TakeOptions, Taken, TreePath, WorkspaceError, diff, pack, save,
+    take,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,10 +28,15 @@ impl World {
         fs::write(root.path().join("outside/secret"), "outside").unwrap();
         fill(&root.path().join("host"));
         let mut tar = Vec::new();
-        let packed = pack(&root.path().join("host"), Owner { uid: 4321, gid: 4322 }, "workspace", &mut tar, &|_, _| {}).unwrap();
+        let packed =
+            pack(&root.path().join("host"), Owner { uid: 4321, gid: 4322 }, "workspace", &mut tar, &|_, _| {}).unwrap();
         let given = root.path().join("given.tar");
         fs::write(&given, tar).unwrap();
-        run(Command::new("tar").args(["--no-same-owner", "-xpf"]).arg(&given).arg("-C").arg(root.path().join("bottle")));
+        run(Command::new("tar")
+            .args(["--no-same-owner", "-xpf"])
+            .arg(&given)
+            .arg("-C")
+            .arg(root.path().join("bottle")));
         Self { root, packed }
     }
 

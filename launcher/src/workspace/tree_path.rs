@@ -108,9 +108,9 @@ impl TreePath {
 pub fn is_dot_git(name: &[u8]) -> bool {
     let text: String = String::from_utf8_lossy(name)
         .chars()
-        .filter(|c| {
-            !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
-        })
+        .filter(
+            |c| !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}'),
+        )
         .collect::<String>()
         .to_ascii_lowercase();
     let stem = text.split([':', '\\']).next().unwrap_or_default().trim_end_matches([' ', '.']);
@@ -154,7 +154,8 @@ pub(crate) fn decode(text: &str) -> Result<Vec<u8>, String> {
     let mut out = parts.next().unwrap_or_default().to_vec();
     for part in parts {
         let hex = part.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).ok_or("a \"%\" is not followed by two digits")?;
+        let byte =
+            hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).ok_or("a \"%\" is not followed by two digits")?;
         out.push(byte);
         out.extend_from_slice(&part[2..]);
     }

@@ -36,7 +36,8 @@ fn pax(records: &[(&str, &str)]) -> Vec<u8> {
     let mut content = Vec::new();
     for (key, value) in records {
         let rest = format!(" {key}={value}\n");
-        let length = (1..).map(|digits| rest.len() + digits).find(|len| len.to_string().len() + rest.len() == *len).unwrap();
+        let length =
+            (1..).map(|digits| rest.len() + digits).find(|len| len.to_string().len() + rest.len() == *len).unwrap();
         content.extend_from_slice(format!("{length}{rest}").as_bytes());
     }
     member(b'x', b"pax", b"", 0o644, content.len() as u64, &content)
@@ -128,6 +129,8 @@ fn what_is_never_written_is_named_and_the_rest_is_taken() {
         member(b'3', b"workspace/dev", b"", 0o666, 0, b""),
         member(b'6', b"workspace/was", b"", 0o666, 0, b""),
         member(b'0', b"workspace/suid", b"", 0o6755, 4, b"evil"),
+        dir(&format!("workspace/.bottle-take-{}", std::process::id())),
+        file(&format!("workspace/.bottle-take-{}/0", std::process::id())),
         link("workspace/out", "/etc/passwd"),
         link("workspace/up", "../outside/secret"),
         link("workspace/in", "suid"),
@@ -139,9 +142,22 @@ fn what_is_never_written_is_named_and_the_rest_is_taken() {
         file("workspace/bare/readme"),
     ]));
     let taken = world.take_of(&archive, false).unwrap();
+    let staging = format!(".bottle-take-{}", std::process::id());
     assert_eq!(
         refused(&taken.refused),
-        [".GIT", "bare/HEAD", "bare/config", "dev", "git~1", "out", "sub/.git", "up", "was", "was"]
+        [
+            ".GIT",
+            &staging,
+            &format!("{staging}/0"),
+            "bare/HEAD",
+            "bare/config",
+            "dev",
+            "git~1",
+            "out",
+            "sub/.git",
+            "up",
+            "was"
+        ]
     );
     assert_eq!(paths(&taken.written), [".gitignore", "bare", "bare/objects", "bare/readme", "bare/refs", "in", "suid"]);
     assert!(!world.host(".git").exists() && !world.host("bare/HEAD").exists());

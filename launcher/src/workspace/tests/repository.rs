@@ -231,11 +231,45 @@ fn alternates_links_and_hooks_of_the_agents_repository_lead_nowhere() {
     symlink(objects.join(&secret[..2]), agent.join(".git/objects").join(&secret[..2])).unwrap_or_default();
     fs::write(agent.join(".git/hooks/post-checkout"), "#!/bin/sh\ntouch /ran\n").unwrap();
     fs::write(agent.join(".git/config"), "[core]\n\tfsmonitor = touch ran\n").unwrap();
-    let before = super::names(&world.host(".git/hooks"));
+    let before = names(&world.host(".git/hooks"));
     let taken = world.take().unwrap();
     assert!(taken.commits.refs.is_empty(), "{taken:?}");
     assert!(taken.commits.skipped[0].1.contains("missing"), "{taken:?}");
     assert!(taken.written.is_empty());
-    assert_eq!(super::names(&world.host(".git/hooks")), before);
+    assert_eq!(names(&world.host(".git/hooks")), before);
     assert!(!fs::read_to_string(world.host(".git/config")).unwrap().contains("fsmonitor"));
+}
+
+#[test]
+fn packs_and_indexes_that_lie_end_in_a_refusal() {
+    let world = World::new(repository);
+    let agent = world.agent("");
+    commit(&world, "second");
+    let sound = commit(&world, "third");
+    git(&agent, &["gc", "-q"]);
+    let packs = agent.join(".git/objects/pack");
+    for end in [".pack", ".idx"] {
+        let name = names(&packs).into_iter().find(|n| n.ends_with(end)).unwrap();
+        let file = packs.join(name);
+        let honest = fs::read(&file).unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        for at in (0..honest.len()).step_by(honest.len() / 40) {
+            let mut lying = honest.clone();
+            lying[at] ^= 0xff;
+            fs::write(&file, &lying).unwrap();
+            let taken = world.take().unwrap();
+            let commits = taken.commits;
+            assert!(
+                commits.refs.len() + commits.skipped.len() == 1 || commits.none.is_some(),
+                "{end} {at}: {commits:?}"
+            );
+            git(&world.host(""), &["fsck", "--full", "--strict"]);
+        }
+        fs::write(&file, &honest[..honest.len() / 2]).unwrap();
+        world.take().unwrap();
+        fs::write(&file, &honest).unwrap();
+    }
+    let taken = world.take().unwrap();
+    assert_eq!(taken.commits.refs, [("refs/bottle/x/heads/main".to_owned(), sound)]);
+    git(&world.host(""), &["fsck", "--full", "--strict"]);
 }

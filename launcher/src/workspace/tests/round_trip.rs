@@ -4,6 +4,7 @@ use super::{World, names, path, paths, refused, run};
 use crate::workspace::{Archive, Limits, Owner, WorkspaceError, pack, save, survey, take};
 use std::cell::Cell;
 use std::fs::{self, Permissions};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -48,7 +49,10 @@ fn every_kind_of_change_comes_back() {
     assert!(!shown.contains("kept.txt"), "{shown}");
 
     let taken = world.take().unwrap();
-    assert_eq!(paths(&taken.written), ["a", "binary", "link", "new", "new/dir", "new/dir/empty", "new/dir/file", "new/same", "script", "text.txt"]);
+    assert_eq!(
+        paths(&taken.written),
+        ["a", "binary", "link", "new", "new/dir", "new/dir/empty", "new/dir/file", "new/same", "script", "text.txt"]
+    );
     assert_eq!(paths(&taken.removed), ["a/b", "a/b/deep", "gone.txt"]);
     assert!(taken.refused.is_empty() && taken.careful.is_empty(), "{taken:?}");
     run(Command::new("diff").arg("-r").arg("--no-dereference").arg(world.host("")).arg(world.agent("")));
@@ -250,4 +254,52 @@ fn an_archive_that_cannot_be_saved_whole_leaves_the_one_before() {
     save(&archive[..], &world.state(), enough).unwrap();
     assert_eq!(fs::metadata(world.state()).unwrap().mode() & 0o777, 0o600);
     assert!(world.baseline().entries.contains_key(&path("text.txt")));
+}
+
+/// Changes a file when its header passes by.
+struct Meddler<'a> {
+    out: Vec<u8>,
+    file: &'a Path,
+    content: &'a [u8],
+}
+
+impl std::io::Write for Meddler<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if bytes.starts_with(b"workspace/big") {
+            fs::write(self.file, self.content)?;
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_cut_or_filled_and_named() {
+    for (content, expected, changed) in [
+        (&b"short"[..], &b"short\0\0\0\0\0"[..], true),
+        (b"much longer", b"much longe", true),
+        (b"equal size", b"equal size", false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("big");
+        fs::write(&file, "0123456789").unwrap();
+        fs::write(dir.path().join("next"), "next").unwrap();
+        let mut out = Meddler { out: Vec::new(), file: &file, content };
+        let packed = pack(dir.path(), Owner { uid: 1, gid: 1 }, "workspace", &mut out, &|_, _| {}).unwrap();
+        assert_eq!(paths(&packed.changed), if changed { vec!["big"] } else { vec![] });
+        let to = dir.path().join("w.tar.zst");
+        save(&out.out[..], &to, Limits::default()).unwrap();
+        let mut members = Archive::open(&to, Limits::default()).members().unwrap();
+        let mut contents = Vec::new();
+        while let Some(member) = members.next_member().unwrap() {
+            let mut content = Vec::new();
+            members.content().read_to_end(&mut content).unwrap();
+            contents.push((member.path.to_string(), content));
+        }
+        assert_eq!(contents, [("big".to_owned(), expected.to_vec()), ("next".to_owned(), b"next".to_vec())]);
+    }
 }
