@@ -125,6 +125,7 @@ impl<'a> Plan<'a> {
         let gone: BTreeSet<&TreePath> = changes.iter().filter(|c| c.after.is_none()).map(|c| &c.path).collect();
         let becoming: BTreeSet<&TreePath> = changes.iter().filter(|c| becomes_directory(c)).map(|c| &c.path).collect();
         let mut plan = Self::default();
+        let mut stuck = BTreeSet::new();
         for change in changes {
             let mut state = host.state(&change.path)?;
             if state == State::Blocked && change.path.ancestors().any(|a| becoming.contains(&a)) {
@@ -136,6 +137,9 @@ impl<'a> Plan<'a> {
             if replaces_directory && has_more(host, &change.path, &gone)? {
                 verdict = Verdict::Stuck("the host has more files in the directory that would be replaced");
             }
+            if change.after.is_some() && change.path.ancestors().any(|a| stuck.contains(&a)) {
+                verdict = Verdict::Stuck("its directory cannot be made");
+            }
             let conflict = |why: &str| Conflict { path: change.path.clone(), why: why.to_owned() };
             match verdict {
                 Verdict::Do => plan.deeds.push(change),
@@ -145,7 +149,10 @@ impl<'a> Plan<'a> {
                     plan.conflicts.push(conflict(why));
                     plan.forced.push(change);
                 }
-                Verdict::Stuck(why) => plan.stuck.push(conflict(why)),
+                Verdict::Stuck(why) => {
+                    stuck.insert(&change.path);
+                    plan.stuck.push(conflict(why));
+                }
             }
         }
         Ok(plan)

@@ -194,6 +194,19 @@ fn a_directory_with_more_of_the_operators_is_not_replaced_even_by_force() {
 }
 
 #[test]
+fn a_socket_of_the_operators_stays_and_force_takes_the_rest() {
+    let world = World::new(fill);
+    fs::create_dir_all(world.agent("run/deep")).unwrap();
+    fs::write(world.agent("run/deep/file"), "agent").unwrap();
+    fs::write(world.agent("text.txt"), "agent").unwrap();
+    let _socket = UnixListener::bind(world.host("run")).unwrap();
+    assert!(matches!(world.take(), Err(WorkspaceError::Conflicts(_))));
+    let taken = world.take_of(&world.save(), true).unwrap();
+    assert_eq!(refused(&taken.refused), ["run", "run/deep", "run/deep/file"]);
+    assert_eq!(paths(&taken.written), ["text.txt"]);
+}
+
+#[test]
 fn a_mode_of_the_operators_stays_and_only_the_exec_bit_follows() {
     let world = World::new(|host| {
         for name in ["private", "tool"] {
