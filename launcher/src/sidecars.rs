@@ -13,15 +13,24 @@ pub struct Sidecar {
     pub name: &'static str,
     /// The package that it comes from.
     pub package: &'static str,
-    /// The features it needs, instead of the package's own choice.
-    pub features: Option<&'static str>,
+    /// With which features.
+    pub features: Features,
+}
+
+/// Features to build with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Features {
+    /// The package's own choice.
+    Default,
+    /// None: the small core of a package that is much larger otherwise.
+    None,
 }
 
 /// What every bottle needs.
 pub const SIDECARS: [Sidecar; 3] = [
-    Sidecar { name: "bottle-init", package: "bottle-images", features: None },
-    Sidecar { name: "bottle-wall", package: "bottle-images", features: None },
-    Sidecar { name: "cred-proxy", package: "cred-proxy", features: None },
+    Sidecar { name: "bottle-init", package: "bottle-images", features: Features::Default },
+    Sidecar { name: "bottle-wall", package: "bottle-images", features: Features::Default },
+    Sidecar { name: "cred-proxy", package: "cred-proxy", features: Features::Default },
 ];
 
 /// The checkout that this launcher was built from. It may be gone, or never have been on this machine.
@@ -89,8 +98,8 @@ fn build(checkout: &Path, wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result
     for sidecar in wanted {
         command.args(["-p", sidecar.package, "--bin", sidecar.name]);
     }
-    if let Some(features) = wanted.iter().find_map(|w| w.features) {
-        command.args(["--no-default-features", "--features", features]);
+    if wanted.iter().any(|w| w.features == Features::None) {
+        command.arg("--no-default-features");
     }
     // Cargo's own words say best what it does; they are for people.
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();

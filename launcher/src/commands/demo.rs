@@ -15,7 +15,7 @@ use crate::keeper_socket::{Frame, Hello, ToClient, ToKeeper, connect, split};
 use crate::manifest::host::{Host, HostPattern};
 use crate::manifest::{self, Agent, AgentSource, Bottle, Egress, EnvValue, ImageSource, TokenRef, Upstream};
 use crate::plan::{Order, SidecarImages};
-use crate::sidecars::{self, Sidecar};
+use crate::sidecars::{self, Features, Sidecar};
 use crate::signals::Signals;
 use crate::state;
 use std::collections::BTreeMap;
@@ -31,9 +31,9 @@ const POOL: &str = "10.213.0.0/16";
 /// The path of the one route.
 const ROUTE: &str = "/api/";
 
-const WORLD: Sidecar = Sidecar { name: "demo-world", package: "bottle-tests", features: Some("world") };
-const AGENT: Sidecar = Sidecar { name: "demo-agent", package: "bottle-tests", features: Some("world") };
-const DOUBLE: Sidecar = Sidecar { name: "pipelock-double", package: "bottle-tests", features: Some("world") };
+const WORLD: Sidecar = Sidecar { name: "demo-world", package: "bottle-tests", features: Features::None };
+const AGENT: Sidecar = Sidecar { name: "demo-agent", package: "bottle-tests", features: Features::None };
+const DOUBLE: Sidecar = Sidecar { name: "pipelock-double", package: "bottle-tests", features: Features::None };
 
 /// Runs the demo.
 pub async fn demo(here: &Here, args: &Demo) -> Result<Exit, Failure> {

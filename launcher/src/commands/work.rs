@@ -50,8 +50,11 @@ fn said(taken: &Taken) -> String {
     group("overwritten", paths(&taken.overwritten));
     group("not taken", taken.refused.iter().map(|(path, why)| format!("{path} ({why})")).collect());
     group("look at it first, it runs by itself", paths(&taken.careful));
-    lines.push(taken.commits.to_string());
-    lines.join("\n")
+    let commits = &taken.commits;
+    lines.extend(commits.refs.iter().map(|(name, id)| format!("commits: {name} is {}", id.get(..12).unwrap_or(id))));
+    lines.extend(commits.skipped.iter().map(|(name, why)| format!("commits not taken: {name} ({why})")));
+    lines.extend(commits.none.iter().map(|why| format!("no commits: {why}")));
+    crate::ui::clean(&lines.join("\n"))
 }
 
 fn work(dir: &BottleDir) -> Result<Work, Failure> {

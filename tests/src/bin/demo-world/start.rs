@@ -3,8 +3,12 @@
 use crate::witness::Witness;
 use crate::{api, attacker, neighbour, resolver};
 use bottle_tests::world::role::CONFIG_BYTES_MAX;
+use bottle_tests::world::{
+    Expected, MintError, Names, NeighbourConfig, ResolverConfig, World, canary, sha256_hex,
+};
 use serde::de::DeserializeOwned;
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
@@ -12,11 +16,17 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The command line names no role.
-    #[error("could not tell the role: usage: demo-world api|attacker|resolver|neighbour")]
+    #[error("could not tell the role: usage: demo-world mint|api|attacker|resolver|neighbour")]
     Usage,
     /// The first line of input is no configuration.
     #[error("could not read the configuration")]
     Config(#[source] serde_json::Error),
+    /// The certificates could not be made.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    /// Standard output failed.
+    #[error("could not write standard output")]
+    Output(#[source] std::io::Error),
     /// Standard input failed.
     #[error("could not read standard input")]
     Input(#[source] std::io::Error),
@@ -51,6 +61,7 @@ async fn run() -> Result<(), StartError> {
     let mut input = BufReader::new(tokio::io::stdin());
     let witness = Witness;
     match role.as_str() {
+        "mint" => return mint(),
         "api" => api::start(config(&mut input).await?, &witness).await?,
         "attacker" => attacker::start(config(&mut input).await?, &witness).await?,
         "resolver" => resolver::start(config(&mut input).await?, &witness).await?,
@@ -58,6 +69,26 @@ async fn run() -> Result<(), StartError> {
         _ => return Err(StartError::Usage),
     }
     until_end(&mut input).await
+}
+
+/// Prints a fresh world for whoever starts it as containers: certificates, a credential, what each role is told.
+fn mint() -> Result<(), StartError> {
+    let world = World::mint(&Names::default())?;
+    let canary = canary();
+    let anywhere = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    let expected = Expected { header: "authorization".to_owned(), value: format!("Bearer {canary}") };
+    let minted = serde_json::json!({
+        "ca_pem": world.ca_pem,
+        "canary_sha256": sha256_hex(&canary),
+        "canary": canary,
+        "roles": {
+            "api": world.api_config(anywhere, Some(expected)),
+            "attacker": world.attacker_config(anywhere),
+            "resolver": ResolverConfig::new(anywhere, Ipv4Addr::new(198, 18, 0, 1)),
+            "neighbour": NeighbourConfig::new(anywhere),
+        },
+    });
+    writeln!(std::io::stdout(), "{minted}").map_err(StartError::Output)
 }
 
 async fn config<C: DeserializeOwned>(input: &mut (impl AsyncBufReadExt + Unpin)) -> Result<C, StartError> {
