@@ -64,7 +64,13 @@ pub async fn fetch(shared: &Arc<Shared>, peer: IpAddr, request: Request<Incoming
             };
             answer::json(status, &value)
         }
-        Ok((status, headers, bytes)) => {
+        Ok(response) => {
+            let (head, body) = response.into_parts();
+            let (status, headers) = (head.status, head.headers);
+            let bytes = match cut(&live, body).await {
+                Ok(bytes) => bytes,
+                Err(refusal) => return refusal.answer(&asked),
+            };
             let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
             let content = String::from_utf8_lossy(&bytes);
             let value = json!({
@@ -88,14 +94,25 @@ async fn carry(
     let body = inspect::body(live, asked, "forward", &head.headers, body).await.map_err(no)?;
     inspect::headers(live, asked, "forward", &head.headers).map_err(no)?;
     inspect::strip(&mut head.headers);
-    let (status, headers, bytes) = follow(shared, live, asked, head.method, head.uri, head.headers, body).await?;
+    let response = follow(shared, live, asked, head.method, head.uri, head.headers, body).await?;
+    let (mut head, body) = response.into_parts();
+    head.extensions.clear();
+    if inspect::are_events(&head.headers) && live.config.response_scanning.enabled {
+        return Ok((Response::from_parts(head, body.map_err(answer::BoxError::from).boxed_unsync()), 0));
+    }
+    let bytes = cut(live, body).await?;
     let size = bytes.len();
     // In one piece but without its length said, as the real one streams it.
-    let piece = futures_once(bytes);
-    let mut response = Response::new(piece);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    Ok((response, size))
+    Ok((Response::from_parts(head, unmeasured(bytes)), size))
+}
+
+/// A body up to the limit. What is longer is cut, without a word: so does the real one.
+async fn cut(live: &Live, body: Incoming) -> Result<Bytes, Refusal> {
+    let max = live.config.fetch_proxy.max_response_mb.saturating_mul(1 << 20);
+    match inspect::collect(body, max).await {
+        Ok(Collected::Whole(bytes) | Collected::TooLong(bytes)) => Ok(bytes),
+        Err(error) => Err(Refusal::failed("forward proxy fetch failed", error)),
+    }
 }
 
 /// Sends a request and what it is redirected to.
@@ -107,7 +124,7 @@ async fn follow(
     mut uri: Uri,
     mut headers: HeaderMap,
     mut body: Bytes,
-) -> Result<(StatusCode, HeaderMap, Bytes), Refusal> {
+) -> Result<Response<Incoming>, Refusal> {
     let failed = |error: &dyn std::fmt::Display| Refusal::failed("forward proxy fetch failed", error);
     for hop in 0..=REDIRECTS_MAX {
         let checked = allowed(live, asked, &uri).await;
@@ -137,12 +154,7 @@ async fn follow(
         }
         inspect::strip(response.headers_mut());
         response.headers_mut().remove(CONTENT_LENGTH);
-        let (head, incoming) = response.into_parts();
-        let max = live.config.fetch_proxy.max_response_mb.saturating_mul(1 << 20);
-        // What is longer is cut, without a word: so does the real one.
-        let (Collected::Whole(bytes) | Collected::TooLong(bytes)) =
-            inspect::collect(incoming, max).await.map_err(|e| failed(&e))?;
-        return Ok((head.status, head.headers, bytes));
+        return Ok(response);
     }
     Err(failed(&"stopped after 5 redirects"))
 }
@@ -187,7 +199,7 @@ fn asked(shared: &Shared, peer: IpAddr, method: &Method, url: &str) -> Asked {
     Asked { peer, id: shared.request_id(), method: method.to_string(), place: Place::Url(url.to_owned()) }
 }
 
-fn futures_once(bytes: Bytes) -> Body {
+fn unmeasured(bytes: Bytes) -> Body {
     let stream = futures_util::stream::once(async move { Ok::<_, answer::BoxError>(Frame::data(bytes)) });
     StreamBody::new(stream).boxed_unsync()
 }

@@ -117,7 +117,7 @@ pub async fn response(
         return Err(no("tls_response_blocked", "compressed response cannot be scanned"));
     }
     strip(response.headers_mut());
-    let events = media_type(response.headers()) == "text/event-stream";
+    let events = are_events(response.headers());
     let (mut head, body) = response.into_parts();
     head.version = http::Version::HTTP_11;
     // A reason phrase of the upstream's is not passed on.
@@ -139,6 +139,11 @@ pub async fn response(
         head.headers.remove(CONTENT_LENGTH);
     }
     Ok(Response::from_parts(head, answer::full(bytes)))
+}
+
+/// Are these server-sent events?
+pub fn are_events(headers: &HeaderMap) -> bool {
+    media_type(headers) == "text/event-stream"
 }
 
 /// Takes off what belongs to one connection.
