@@ -26,32 +26,41 @@ pub(super) struct Span {
 /// The files of a load, and what is wrong with them.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    sources: Vec<(PathBuf, Arc<str>)>,
+    sources: Vec<Source>,
     errors: Vec<((usize, usize), LoadError)>,
     more: usize,
     warnings: Vec<String>,
 }
 
+#[derive(Debug)]
+struct Source {
+    file: PathBuf,
+    text: Arc<str>,
+    /// Bytes at which lines begin, but for the first.
+    lines: Vec<usize>,
+}
+
 impl Report {
     /// Takes a file in; spans name it by the number that is given back.
     pub(super) fn add(&mut self, file: &Path, text: String) -> usize {
-        self.sources.push((file.to_owned(), text.into()));
+        let lines = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        self.sources.push(Source { file: file.to_owned(), text: text.into(), lines });
         self.sources.len() - 1
     }
 
     /// The text of a file of the load.
     pub(super) fn text(&self, source: usize) -> Arc<str> {
-        Arc::clone(&self.sources[source].1)
+        Arc::clone(&self.sources[source].text)
     }
 
     /// The path of a file of the load.
     pub(super) fn file(&self, source: usize) -> &Path {
-        &self.sources[source].0
+        &self.sources[source].file
     }
 
     /// The line, counted from 1, at which a span begins.
     pub(super) fn line(&self, span: Span) -> usize {
-        Place::new(&self.sources[span.source].1, span.start, span.end).line
+        self.sources[span.source].lines.partition_point(|begin| *begin <= span.start) + 1
     }
 
     /// An error at a place.
@@ -118,7 +127,7 @@ impl Report {
             self.more += 1;
             return;
         }
-        let (file, text) = &self.sources[span.source];
+        let Source { file, text, .. } = &self.sources[span.source];
         let place = Place::new(text, span.start, span.end);
         let place = if mask { place.masked() } else { place };
         let error = LoadError { file: Some(file.clone()), place: Some(place), message, hint };

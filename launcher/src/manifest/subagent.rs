@@ -6,6 +6,9 @@ use super::tree::{Entry, Node, Value};
 use super::yaml;
 use std::ops::Range;
 
+/// Keys of such a header; a subagent has six.
+const KEYS_MAX: usize = 32;
+
 /// What begins a value that is more than the text of its line in YAML.
 const YAML_STARTS: &str = "'\"[{|>&*!%@`#";
 
@@ -33,6 +36,9 @@ fn lines(text: &str, source: usize, range: Range<usize>) -> Option<Node> {
         let line = line.trim_end();
         if line.is_empty() || line.starts_with('#') {
             continue;
+        }
+        if entries.len() == KEYS_MAX {
+            return None;
         }
         let (key, value) = line.split_once(':')?;
         let word = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');

@@ -60,7 +60,7 @@ fn errors_name_the_file_they_are_in() {
     world.write("config/bottles/base.md", &text);
     let errors = world.plain(world.load().unwrap_err());
     assert!(errors.contains("config/bottles/base.md:10:"), "{errors}");
-    assert!(errors.contains("config/bottles/dev.md:3:21"), "{errors}");
+    assert!(errors.contains("config/bottles/dev.md:3:22"), "{errors}");
     assert!(errors.contains("beside the route `/a/`"), "{errors}");
 }
 

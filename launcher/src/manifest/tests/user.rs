@@ -43,7 +43,7 @@ fn pools_are_private_and_large_enough() {
     }
     for (bad, part) in [
         ("10.213.0.0/21", "too small"),
-        ("10.0.0.0/7", "host bits"),
+        ("10.0.0.0/7", "is not inside"),
         ("8.0.0.0/7", "is not inside"),
         ("0.0.0.0/0", "is not inside"),
         ("172.32.0.0/16", "is not inside"),
