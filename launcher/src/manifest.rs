@@ -9,8 +9,40 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub mod agent;
+mod bottle;
+pub mod catalog;
+mod egress;
+pub mod env;
+pub mod error;
+mod extends;
+mod frontmatter;
 pub mod host;
+mod limits;
 pub mod load;
+pub mod name;
+pub mod places;
+mod reader;
+mod report;
+mod role;
+mod route;
+mod source;
+mod subagent;
+mod suggest;
+mod token;
+mod toml_tree;
+mod tree;
+mod units;
+mod upstream;
+pub mod user_config;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{LoadError, LoadErrors};
+pub use places::Places;
+pub use user_config::UserConfig;
 
 /// A bottle: what an agent in it may reach and hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

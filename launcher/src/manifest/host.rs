@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::Ipv4Addr;
 
 /// A host name in lower case without a trailing dot (RFC 1123 letters, digits and hyphens), or an IP literal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,6 +49,14 @@ impl Host {
         if name.split('.').any(|l| l.is_empty() || l.len() > 63 || l.starts_with('-') || l.ends_with('-')) {
             return Err(bad("each part between dots must have 1 to 63 characters and no hyphen at its ends"));
         }
+        // The system's resolver reads `127.1`, `0177.0.0.1` and `2130706433` as addresses, and they would hide from
+        // every comparison of hosts.
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let number = last.bytes().all(|b| b.is_ascii_digit())
+            || last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
+        if number && name.parse::<Ipv4Addr>().is_err() {
+            return Err(bad("write an IPv4 address as four decimal numbers"));
+        }
         Ok(Self(name))
     }
 
@@ -67,6 +76,16 @@ impl HostPattern {
             }
             None => Host::parse(text).map(|host| Self { host, subdomains: false }),
         }
+    }
+
+    /// The host, without the star.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Does this pattern let everything through that `other` does?
+    pub fn covers_all(&self, other: &Self) -> bool {
+        if other.subdomains { self.subdomains && self.covers(&other.host) } else { self.covers(&other.host) }
     }
 
     /// Does this pattern let `host` through? (`*.d` covers `d` as pipelock's allowlist has it.)
@@ -126,6 +145,13 @@ mod tests {
             ("Example.ORG", Ok("example.org")),
             ("example.org.", Ok("example.org")),
             ("10.0.0.1", Ok("10.0.0.1")),
+            ("a.b1", Ok("a.b1")),
+            ("0xample.org", Ok("0xample.org")),
+            ("127.1", Err("four decimal")),
+            ("0177.0.0.1", Err("four decimal")),
+            ("2130706433", Err("four decimal")),
+            ("127.0.0.0x1", Err("four decimal")),
+            ("256.0.0.1", Err("four decimal")),
             ("", Err("1 to 253")),
             ("https://example.org", Err("scheme")),
             ("example.org:443", Err("port")),
@@ -151,6 +177,17 @@ mod tests {
         {
             assert_eq!(pattern.covers(&Host::parse(host).unwrap()), covered, "{host}");
         }
+        for (text, covered) in [
+            ("*.example.org", true),
+            ("*.a.example.org", true),
+            ("a.example.org", true),
+            ("*.org", false),
+            ("*.badexample.org", false),
+        ] {
+            assert_eq!(pattern.covers_all(&HostPattern::parse(text).unwrap()), covered, "{text}");
+        }
+        let alone = HostPattern::parse("example.org").unwrap();
+        assert!(!alone.covers_all(&pattern) && alone.covers_all(&alone));
         assert!(HostPattern::parse("*").is_err());
         assert!(HostPattern::parse("a.*.org").is_err());
     }

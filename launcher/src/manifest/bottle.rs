@@ -1,0 +1,99 @@
+//! A bottle's header to a [`Bottle`], with every check there is. What a later version will do is refused by name, so
+//! that nobody believes it to be in force.
+
+use super::name::Name;
+use super::places::Places;
+use super::reader::{Table, text, texts, truth};
+use super::report::{Report, Span};
+use super::suggest::one_of;
+use super::tree::{Entry, Node, Value};
+use super::user_config::UserConfig;
+use super::{Bottle, Runtime, WorkspaceMode, egress, env, limits, route, source};
+
+/// Reads the merged header of a bottle. `top` is the first line of its file, where missing keys are reported. `None`
+/// only after an error.
+pub(super) fn read(
+    name: &Name,
+    node: &Node,
+    top: Span,
+    user: &UserConfig,
+    places: &Places,
+    report: &mut Report,
+) -> Option<Bottle> {
+    let mut table = Table::open(node, "the bottle", top, report)?;
+    table.take("extends");
+    let agent = source::read(table.take("agent"), top, places, report);
+    let env = env::read(table.take("env"), report);
+    let routes = route::read(table.take("cred_proxy"), places, report);
+    let egress = egress::read(table.take("egress"), &routes, places, report);
+    let limits = limits::read(table.take("limits"), &user.limits, report);
+    let supervise = supervise(table.take("supervise"), report);
+    let runtime = table.take("runtime").and_then(|entry| runtime(entry, report));
+    let workspace = table.take("workspace").and_then(|entry| workspace(entry, report));
+    git(table.take("git"), report);
+    skills(table.take("skills"), report);
+    table.finish(report);
+    Some(Bottle {
+        name: name.to_string(),
+        file: report.file(top.source).to_owned(),
+        agent: agent?,
+        env,
+        egress,
+        routes: routes.into_iter().map(|read| read.route).collect(),
+        supervise,
+        limits,
+        runtime: runtime.or(user.runtime).unwrap_or_default(),
+        workspace: workspace.unwrap_or_default(),
+    })
+}
+
+/// Reads `auto`, `runc` or `runsc`.
+pub(super) fn runtime(entry: &Entry, report: &mut Report) -> Option<Runtime> {
+    choice(entry, &[("auto", Runtime::Auto), ("runc", Runtime::Runc), ("runsc", Runtime::Runsc)], report)
+}
+
+fn workspace(entry: &Entry, report: &mut Report) -> Option<WorkspaceMode> {
+    choice(entry, &[("copy", WorkspaceMode::Copy), ("none", WorkspaceMode::None)], report)
+}
+
+fn choice<T: Copy>(entry: &Entry, words: &[(&'static str, T)], report: &mut Report) -> Option<T> {
+    let text = text(&entry.value, &format!("`{}`", entry.key), report)?;
+    let found = words.iter().find(|(word, _)| *word == text.text).map(|(_, value)| *value);
+    if found.is_none() {
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let message = format!("`{}` cannot be `{}`", entry.key, super::error::quoted(&text.text));
+        report.error_with(text.at, message, one_of(&text.text, &known));
+    }
+    found
+}
+
+fn supervise(entry: Option<&Entry>, report: &mut Report) -> bool {
+    let Some(entry) = entry else { return false };
+    let asked = truth(&entry.value, "`supervise`", report).unwrap_or(false);
+    if asked {
+        report.warn(entry.at, "`supervise` is not part of this version yet: the agent cannot ask for more");
+    }
+    asked
+}
+
+fn git(entry: Option<&Entry>, report: &mut Report) {
+    let Some(entry) = entry.filter(|entry| entry.value.value != Value::Null) else { return };
+    let hint = "take `git` out; the agent can commit, and `launcher take` brings its commits back";
+    report.error_with(entry.at, "git-gate is not part of this version yet", hint.to_owned());
+}
+
+/// Names of skills, checked and told to be without effect.
+pub(super) fn skills(entry: Option<&Entry>, report: &mut Report) -> Vec<String> {
+    let Some(entry) = entry else { return Vec::new() };
+    let mut skills = Vec::new();
+    for skill in texts(&entry.value, "`skills`", report) {
+        match Name::parse(&skill.text) {
+            Ok(name) => skills.push(name.to_string()),
+            Err(error) => report.error(skill.at, error.to_string()),
+        }
+    }
+    if !skills.is_empty() {
+        report.warn(entry.at, "skills are not part of this version yet: they do not come along");
+    }
+    skills
+}

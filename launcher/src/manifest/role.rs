@@ -1,0 +1,126 @@
+//! What a role means where the bottle does not say: what may pass, and whether it is inspected.
+
+use super::Role;
+
+/// What reads but does not write.
+const READING: [&str; 2] = ["GET /**", "HEAD /**"];
+
+/// A session with Anthropic's API. Batches and files are not in it: they keep what they are given and fetch for their
+/// caller.
+const ANTHROPIC: [&str; 4] =
+    ["POST /v1/messages", "POST /v1/messages/count_tokens", "GET /v1/models", "GET /v1/models/*"];
+
+/// A session with OpenAI's API, under the same rule.
+const OPENAI: [&str; 6] = [
+    "POST /v1/responses",
+    "POST /v1/responses/compact",
+    "POST /v1/chat/completions",
+    "POST /v1/embeddings",
+    "GET /v1/models",
+    "GET /v1/models/*",
+];
+
+/// Fetching over git's smart protocol; cred-proxy refuses the advertisement of a push by itself.
+const GIT: [&str; 2] = ["GET /**/info/refs", "POST /**/git-upload-pack"];
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::AnthropicBaseUrl, Self::OpenaiBaseUrl, Self::NpmRegistry, Self::GitInsteadof, Self::TeaLogin];
+
+    /// As a manifest writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AnthropicBaseUrl => "anthropic-base-url",
+            Self::OpenaiBaseUrl => "openai-base-url",
+            Self::NpmRegistry => "npm-registry",
+            Self::GitInsteadof => "git-insteadof",
+            Self::TeaLogin => "tea-login",
+        }
+    }
+
+    /// Is there one place alone in the agent's configuration for it, so that two routes cannot both have it?
+    pub(super) fn single(self) -> bool {
+        match self {
+            Self::AnthropicBaseUrl | Self::OpenaiBaseUrl | Self::NpmRegistry => true,
+            Self::GitInsteadof | Self::TeaLogin => false,
+        }
+    }
+
+    fn allow(self) -> &'static [&'static str] {
+        match self {
+            Self::AnthropicBaseUrl => &ANTHROPIC,
+            Self::OpenaiBaseUrl => &OPENAI,
+            Self::GitInsteadof => &GIT,
+            Self::NpmRegistry | Self::TeaLogin => &READING,
+        }
+    }
+
+    fn inspect(self) -> bool {
+        match self {
+            Self::AnthropicBaseUrl | Self::OpenaiBaseUrl | Self::NpmRegistry | Self::GitInsteadof => false,
+            Self::TeaLogin => true,
+        }
+    }
+}
+
+/// What passes a route with these roles and this base path on the upstream. A base that has the API's version already
+/// takes it out of the patterns, which begin where the route's path ends.
+pub(super) fn default_allow(roles: &[Role], base: &str) -> Vec<String> {
+    let lists: Vec<&[&str]> = if roles.is_empty() { vec![&READING] } else { roles.iter().map(|r| r.allow()).collect() };
+    let versioned = base.ends_with("/v1");
+    let mut allow: Vec<String> = Vec::new();
+    for line in lists.into_iter().flatten() {
+        let line = if versioned { line.replacen(" /v1/", " /", 1) } else { (*line).to_owned() };
+        if !allow.contains(&line) {
+            allow.push(line);
+        }
+    }
+    allow
+}
+
+/// Is a route with these roles inspected? Not inspected wins.
+pub(super) fn default_inspect(roles: &[Role]) -> bool {
+    roles.iter().all(|role| role.inspect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::upstream::pattern;
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_pattern_and_no_llm_default_has_files() {
+        for role in Role::ALL {
+            for line in default_allow(&[role], "") {
+                assert_eq!(pattern(&line), Ok(()), "{line}");
+                assert!(!line.contains("files") && !line.contains("batches"), "{line}");
+            }
+        }
+        for role in [Role::AnthropicBaseUrl, Role::OpenaiBaseUrl] {
+            assert!(default_allow(&[role], "").iter().all(|line| !line.contains("**")));
+        }
+    }
+
+    #[test]
+    fn two_roles_pass_the_union_and_are_not_inspected_if_one_is_not() {
+        let both = default_allow(&[Role::GitInsteadof, Role::TeaLogin, Role::NpmRegistry], "");
+        assert_eq!(both, ["GET /**/info/refs", "POST /**/git-upload-pack", "GET /**", "HEAD /**"]);
+        assert!(!default_inspect(&[Role::GitInsteadof, Role::TeaLogin]));
+        assert!(default_inspect(&[Role::TeaLogin]));
+        assert!(default_inspect(&[]));
+    }
+
+    #[test]
+    fn a_base_with_the_version_takes_it_out_of_the_patterns() {
+        assert!(default_allow(&[Role::OpenaiBaseUrl], "/v1").contains(&"POST /responses".to_owned()));
+        assert!(default_allow(&[Role::OpenaiBaseUrl], "/x").contains(&"POST /v1/responses".to_owned()));
+    }
+
+    #[test]
+    fn a_role_is_written_as_it_is_stored() {
+        for role in Role::ALL {
+            assert_eq!(serde_json::to_string(&role).unwrap(), format!("\"{}\"", role.name()));
+        }
+    }
+}
