@@ -66,7 +66,7 @@ impl Inner {
         let what = format!("could not create container {}", spec.name);
         let peer = match &spec.network {
             NetworkMode::On { network, .. } => self.network_id(network, &what).await?,
-            NetworkMode::Of(container) => self.container(container),
+            NetworkMode::Of(container) => self.container_id(container, &what).await?,
             NetworkMode::None => String::new(),
         };
         let body = body::container(spec, &(self.seccomp)(spec.seccomp), &peer);
@@ -106,6 +106,13 @@ impl Inner {
             return Err(said(what, Kind::Conflict, "it is running already".to_owned()));
         }
         look(&what, DEED_WITHIN, self.client.start_container(&id, None::<StartContainerOptions>)).await
+    }
+
+    /// The id of a container. The engine itself would not miss it before the start.
+    async fn container_id(&self, name: &str, what: &str) -> Result<String, EngineError> {
+        let id = self.container(name);
+        let seen = look(what, LOOK_WITHIN, self.client.inspect_container(&id, None::<InspectContainerOptions>)).await?;
+        Ok(seen.id.unwrap_or(id))
     }
 
     /// The id of the one network of that name.
