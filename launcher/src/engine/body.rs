@@ -33,8 +33,9 @@ pub struct Api {
 /// unroutable one would leave by a default route wherever there is one.
 pub const DEAD_DNS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// File descriptors a process may have; an agent's watchers need thousands.
-const FILES_MAX: i64 = 65_536;
+/// File descriptors a process may have: thousands for an agent, and below the limit of the engine's own process, which it
+/// may not exceed (20,000 has been seen).
+const FILES_MAX: i64 = 16_384;
 
 /// How much sooner the kernel ends a process of an agent than one of the host when memory is short.
 const AGENT_OOM_SCORE: i64 = 500;

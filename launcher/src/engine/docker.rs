@@ -110,6 +110,12 @@ impl Docker {
         };
         Ok(Self { inner: Arc::new(inner) })
     }
+
+    /// Takes a name off an image, and the image away when it was the last; no such image is success.
+    pub async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        let (inner, reference) = (self.inner.clone(), reference.to_owned());
+        deed(async move { inner.remove_image(&reference).await }).await
+    }
 }
 
 impl Inner {
@@ -164,12 +170,23 @@ async fn deed<T: Send + 'static>(
 impl Engine for Docker {
     async fn apply(&self, step: &Step) -> Result<(), EngineError> {
         let (inner, step) = (self.inner.clone(), step.clone());
-        deed(async move { inner.apply(&step).await }).await
+        // Taken before the task is made: an undo that comes after must also find itself behind.
+        let turn = inner.turn(objects::of_step(&step)).await;
+        deed(async move {
+            let _turn = turn;
+            inner.apply(&step).await
+        })
+        .await
     }
 
     async fn undo(&self, undo: &Undo) -> Result<(), EngineError> {
         let (inner, undo) = (self.inner.clone(), undo.clone());
-        deed(async move { inner.undo(&undo).await }).await
+        let turn = inner.turn(objects::of_undo(&undo)).await;
+        deed(async move {
+            let _turn = turn;
+            inner.undo(&undo).await
+        })
+        .await
     }
 
     async fn wait_exit(&self, container: &str) -> Result<i64, EngineError> {

@@ -157,6 +157,17 @@ impl Inner {
         Ok(())
     }
 
+    pub(super) async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        let what = format!("could not remove image {reference}");
+        checked(reference, &what)?;
+        let options = RemoveImageOptionsBuilder::default().build();
+        match look(&what, DEED_WITHIN, self.client.remove_image(reference, Some(options), None)).await {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind == Kind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
     async fn put_and_commit(&self, id: &str, derived: &Derived, what: &str) -> Result<String, EngineError> {
         let archive = self.archive(id, derived, what).await?;
         let options = UploadToContainerOptionsBuilder::default().path("/").build();

@@ -23,35 +23,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl Inner {
     pub(super) async fn apply(&self, step: &Step) -> Result<(), EngineError> {
         match step {
-            Step::CreateNetwork(spec) => {
-                let _turn = self.turn(Key::Network(spec.name.clone())).await;
-                self.create_network(spec).await
-            }
-            Step::CreateContainer(spec) => {
-                let _turn = self.turn(Key::Container(spec.name.clone())).await;
-                self.create_container(spec).await
-            }
-            Step::Connect { container, network, address } => {
-                let _turn = self.turn(Key::Container(container.clone())).await;
-                self.connect_network(container, network, *address).await
-            }
-            Step::Start { container } => {
-                let _turn = self.turn(Key::Container(container.clone())).await;
-                self.start(container).await
-            }
+            Step::CreateNetwork(spec) => self.create_network(spec).await,
+            Step::CreateContainer(spec) => self.create_container(spec).await,
+            Step::Connect { container, network, address } => self.connect_network(container, network, *address).await,
+            Step::Start { container } => self.start(container).await,
         }
     }
 
     pub(super) async fn undo(&self, undo: &Undo) -> Result<(), EngineError> {
-        let (key, what) = match undo {
-            Undo::RemoveContainer { name, .. } => {
-                (Key::Container(name.clone()), format!("could not remove container {name}"))
-            }
-            Undo::RemoveNetwork { name, .. } => {
-                (Key::Network(name.clone()), format!("could not remove network {name}"))
-            }
+        let what = match undo {
+            Undo::RemoveContainer { name, .. } => format!("could not remove container {name}"),
+            Undo::RemoveNetwork { name, .. } => format!("could not remove network {name}"),
         };
-        let _turn = self.turn(key.clone()).await;
         let removal = async {
             match undo {
                 Undo::RemoveContainer { name, owner } => self.remove_containers(name, owner, &what).await,
@@ -59,7 +42,7 @@ impl Inner {
             }
         };
         tokio::time::timeout(DEED_WITHIN, removal).await.map_err(|_| late(what.as_str(), DEED_WITHIN))??;
-        self.forget(&key);
+        self.forget(&of_undo(undo));
         Ok(())
     }
 
@@ -83,7 +66,7 @@ impl Inner {
         let what = format!("could not create container {}", spec.name);
         let peer = match &spec.network {
             NetworkMode::On { network, .. } => self.network_id(network, &what).await?,
-            NetworkMode::Of(container) => self.container(container),
+            NetworkMode::Of(container) => self.container_id(container, &what).await?,
             NetworkMode::None => String::new(),
         };
         let body = body::container(spec, &(self.seccomp)(spec.seccomp), &peer);
@@ -123,6 +106,13 @@ impl Inner {
             return Err(said(what, Kind::Conflict, "it is running already".to_owned()));
         }
         look(&what, DEED_WITHIN, self.client.start_container(&id, None::<StartContainerOptions>)).await
+    }
+
+    /// The id of a container. The engine itself would not miss it before the start.
+    async fn container_id(&self, name: &str, what: &str) -> Result<String, EngineError> {
+        let id = self.container(name);
+        let seen = look(what, LOOK_WITHIN, self.client.inspect_container(&id, None::<InspectContainerOptions>)).await?;
+        Ok(seen.id.unwrap_or(id))
     }
 
     /// The id of the one network of that name.
@@ -231,6 +221,23 @@ impl Inner {
         }
         tokio::time::sleep(PAUSE).await;
         Ok(())
+    }
+}
+
+/// What a step works on. A connection is a matter of its container: networks are changed by many at once.
+pub(super) fn of_step(step: &Step) -> Key {
+    match step {
+        Step::CreateNetwork(spec) => Key::Network(spec.name.clone()),
+        Step::CreateContainer(spec) => Key::Container(spec.name.clone()),
+        Step::Connect { container, .. } | Step::Start { container } => Key::Container(container.clone()),
+    }
+}
+
+/// What an undo works on.
+pub(super) fn of_undo(undo: &Undo) -> Key {
+    match undo {
+        Undo::RemoveContainer { name, .. } => Key::Container(name.clone()),
+        Undo::RemoveNetwork { name, .. } => Key::Network(name.clone()),
     }
 }
 
