@@ -275,7 +275,8 @@ mod tests {
 
     #[test]
     fn headers_and_their_refused_neighbours() {
-        let cases: &[(&[(&str, &str)], Option<Refusal>)] = &[
+        type Headers = [(&'static str, &'static str)];
+        let cases: &[(&Headers, Option<Refusal>)] = &[
             (&[], None),
             (&[("upgrade", "h2c")], None),
             (&[("content-type", "application/x-git-upload-pack-request")], None),

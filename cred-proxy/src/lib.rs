@@ -7,6 +7,8 @@
 //! [`decide`] (which route, and may it?), [`inject`] (what goes on, with the credential), [`upstream`] (the way out),
 //! [`reply`] (what comes back), [`mask`] (without the credential).
 
+#[cfg(feature = "server")]
+pub mod address;
 pub mod allow;
 pub mod config;
 pub mod path;

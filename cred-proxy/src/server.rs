@@ -297,3 +297,119 @@ impl AsyncWrite for Checked {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Auth, Event};
+    use std::io::{Read as _, Write as _};
+
+    /// A limit short enough to wait for; whatever it limits here never happens at all, so no clock decides a test.
+    const SHORT: Duration = Duration::from_millis(30);
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the agent gets for `request` and the reason in the log, with an upstream that says `says` and then nothing.
+    fn exchange(upstream: &str, says: &'static str, limits: Limits, request: &str) -> (String, String) {
+        let quiet = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            proxy: None,
+            routes: vec![crate::config::Route {
+                path: "/".into(),
+                upstream: format!("{upstream}://{}", quiet.local_addr().unwrap()),
+                auth: Auth::None,
+                secret: None,
+                inspected: false,
+                allow: vec!["* /**".into()],
+            }],
+            inspected_ca: None,
+            upstream_roots: rcgen::generate_simple_self_signed(vec!["a".into()]).unwrap().cert.pem(),
+        };
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            while let Ok((mut stream, _)) = quiet.accept() {
+                if !says.is_empty() {
+                    // Whoever answers before he is asked speaks no HTTP.
+                    stream.read_exact(&mut [0]).unwrap();
+                    stream.write_all(says.as_bytes()).unwrap();
+                }
+                kept.push(stream);
+            }
+        });
+        let out = Shared::default();
+        let log = Log::start(out.clone(), || ()).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind(config.listen)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let live = Live::new(&config, &BTreeMap::new(), limits).unwrap();
+        runtime.spawn(Arc::new(Server::new(live, limits, log.clone())).serve(listener));
+        let mut agent = std::net::TcpStream::connect(address).unwrap();
+        agent.write_all(request.as_bytes()).unwrap();
+        let mut reply = Vec::new();
+        // How the connection ends is not what these tests are about.
+        let _ = agent.read_to_end(&mut reply);
+        drop(runtime);
+        log.flush(Duration::from_secs(10));
+        let lines = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let reason = lines.lines().find_map(|line| match serde_json::from_str(line).unwrap() {
+            Event::Request { reason, .. } => reason,
+            _ => None,
+        });
+        (String::from_utf8(reply).unwrap(), reason.unwrap_or_default())
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+    #[test]
+    fn an_upstream_that_is_silent_is_not_waited_for() {
+        let limits = Limits { head: SHORT, ..Limits::default() };
+        let (reply, reason) = exchange("http", "", limits, GET);
+        assert!(reply.starts_with("HTTP/1.1 504 ") && reply.contains("in time"), "{reply}");
+        assert!(reason.starts_with("no reply within"), "{reason}");
+    }
+
+    #[test]
+    fn a_handshake_that_never_ends_is_not_waited_for() {
+        let limits = Limits { connect: SHORT, ..Limits::default() };
+        let (reply, reason) = exchange("https", "", limits, GET);
+        assert!(reply.starts_with("HTTP/1.1 504 "), "{reply}");
+        assert!(reason.starts_with("no connection to 127.0.0.1:"), "{reason}");
+    }
+
+    #[test]
+    fn a_reply_that_falls_silent_is_cut_and_does_not_look_like_an_end() {
+        let limits = Limits { idle: SHORT, ..Limits::default() };
+        let says = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n!\r\n";
+        let (reply, reason) = exchange("http", says, limits, GET);
+        assert!(reply.starts_with("HTTP/1.1 200 ") && reply.ends_with("1\r\n!\r\n"), "{reply}");
+        assert!(reason.starts_with("nothing came for"), "{reason}");
+    }
+
+    #[test]
+    fn a_request_that_falls_silent_is_given_up() {
+        let limits = Limits { idle: SHORT, ..Limits::default() };
+        let begun = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc";
+        let (reply, reason) = exchange("http", "", limits, begun);
+        assert!(reply.starts_with("HTTP/1.1 400 "), "{reply}");
+        assert_eq!(reason, "the request's body broke off");
+    }
+
+    #[test]
+    fn a_head_that_never_ends_is_given_up() {
+        let limits = Limits { agent_head: SHORT, ..Limits::default() };
+        let (reply, _) = exchange("http", "", limits, "GET / HTTP/1.1\r\nHost: a\r\n");
+        assert!(!reply.starts_with("HTTP/1.1 2"), "{reply}");
+    }
+}

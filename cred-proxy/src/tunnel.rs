@@ -2,7 +2,7 @@
 //!
 //! It never sends a byte of a request: what it hands back is a stream on which nobody has spoken yet.
 
-use crate::table::Authority;
+use crate::address::Authority;
 use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

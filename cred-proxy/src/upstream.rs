@@ -3,11 +3,11 @@
 //! A certificate is always checked, against the roots that the route calls for and the upstream's own name. A request
 //! is sent twice only when it is sure that nobody has acted on the first.
 
+use crate::address::{Authority, OriginName, Scheme};
 use crate::body::Upload;
 use crate::config::Config;
 use crate::refuse::Refusal;
-use crate::table::Authority;
-use crate::table::{OriginName, Scheme, Table};
+use crate::table::Table;
 use crate::tunnel::{self, TunnelError};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
@@ -220,7 +220,8 @@ impl Origin {
                 Err(mut error) => match (error.take_message(), again) {
                     // It never left: the upstream had closed a connection that nobody was using.
                     (Some(unsent), _) => request = unsent,
-                    (None, Some(copy)) if error.error().is_incomplete_message() => request = copy,
+                    // It may have left, but it changes nothing: the close crossed it on the way.
+                    (None, Some(copy)) => request = copy,
                     (None, _) => return Err(self.broke_off(error.into_error(), &progress)),
                 },
             }

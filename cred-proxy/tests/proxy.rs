@@ -218,9 +218,10 @@ fn an_upload_streams_while_the_reply_does() {
     });
     let sidecar = Sidecar::start(&config(vec![route(&format!("http://{address}"))]));
     let mut stream = sidecar.connect();
-    stream.write_all(b"POST /api/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").unwrap();
+    stream.write_all(b"POST /api/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n!\r\n").unwrap();
     read_head(&mut stream).unwrap();
-    for next in ["1\r\nb\r\n", "1\r\nc\r\n", "0\r\n\r\n"] {
+    // No chunk here ends like the beginning of a form of the credential: such an end would be held back.
+    for next in ["1\r\n!\r\n", "1\r\n!\r\n", "0\r\n\r\n"] {
         assert_eq!(read_line(&mut stream).unwrap(), "1\r\n");
         read_line(&mut stream).unwrap();
         stream.write_all(next.as_bytes()).unwrap();

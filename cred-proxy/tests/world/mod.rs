@@ -1,6 +1,8 @@
 //! What stands around the sidecar in its tests: an upstream, a CONNECT proxy, an agent, and the keeper's end of its
 //! standard input and output. All on loopback, all blocking; a guard ends the process when a test panics too.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests: what fails here fails the test")]
+
 use cred_proxy::Secret;
 use cred_proxy::config::{Auth, Config, Event, Route, configure_line};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
