@@ -98,7 +98,9 @@ pub fn unanswered(touched: &[(SocketAddr, Touch)]) -> Decision {
     match (answer, touched.last()) {
         (Some(answer), _) => Decision::broken(answer),
         (None, None) => Decision::broken("nothing was tried"),
-        (None, Some((_, Touch::NoWay(error)))) => Decision::held(format!("{}: {error}", tries(touched.len()))),
+        (None, Some((_, Touch::NoWay(error)))) => {
+            Decision::held(format!("{}: {}", tries(touched.len()), lower(&error.to_string())))
+        }
         (None, Some(_)) => Decision::held(format!("{}: no answer", tries(touched.len()))),
     }
 }
@@ -135,7 +137,7 @@ pub fn datagrams(sent: &[Datagram]) -> Decision {
     let passed = sent.iter().filter(|one| **one == Datagram::Left).count();
     match sent.iter().find_map(|one| if let Datagram::Failed(reason) = one { Some(reason) } else { None }) {
         None if sent.is_empty() => Decision::broken("nothing was tried"),
-        Some(reason) if passed == 0 => Decision::held(format!("{}: {reason}", tries(sent.len()))),
+        Some(reason) if passed == 0 => Decision::held(format!("{}: {}", tries(sent.len()), lower(reason))),
         Some(_) | None => Decision::held(format!("{passed} of {} sent, see listener", sent.len())),
     }
 }
@@ -194,9 +196,11 @@ fn why(failure: &Failure) -> String {
     }
 }
 
-/// The system's words in our style: `Operation not permitted (os error 1)` -> `operation not permitted`.
+/// The system's words in our style: `EPERM: Operation not permitted (os error 1)` -> `operation not permitted`.
 fn lower(reason: &str) -> String {
     let reason = reason.split(" (os error").next().unwrap_or_default();
+    let code = reason.split_once(": ").filter(|(code, _)| code.starts_with('E') && *code == code.to_ascii_uppercase());
+    let reason = code.map_or(reason, |(_, words)| words);
     let mut letters = reason.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
@@ -299,7 +303,7 @@ mod tests {
 
     #[test]
     fn sending_is_no_breach_an_answer_is() {
-        let failed = Datagram::Failed("operation not permitted".to_owned());
+        let failed = Datagram::Failed("Operation not permitted (os error 1)".to_owned());
         let answered = Datagram::Answered("10.0.0.1:53".parse().unwrap());
         assert_eq!(datagrams(&[Datagram::Left, failed.clone()]), Decision::held("1 of 2 sent, see listener"));
         assert_eq!(datagrams(std::slice::from_ref(&failed)), Decision::held("1 try: operation not permitted"));
@@ -314,6 +318,7 @@ mod tests {
     fn the_kernel_says_no() {
         let error = std::io::Error::from_raw_os_error(1);
         assert_eq!(denied::<(), _>(&Err(error)), Decision::held("operation not permitted"));
+        assert_eq!(denied::<(), _>(&Err(nix::errno::Errno::EPERM)), Decision::held("operation not permitted"));
         assert!(!denied::<_, std::io::Error>(&Ok(())).held);
         let status = "CapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
         assert!(privileges(status).held);
