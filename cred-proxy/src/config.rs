@@ -8,6 +8,7 @@ use crate::Secret;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use zeroize::Zeroizing;
 
 /// The name by which the agent reaches the sidecar.
 pub const NAME: &str = "cred-proxy";
@@ -26,6 +27,22 @@ pub enum Command {
         /// Credential bytes by the name that routes use.
         secrets: BTreeMap<String, Secret>,
     },
+}
+
+/// The longest line of standard input; a longer one is refused whole.
+pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// The line that makes the sidecar take `config`, newline included: the one place that writes secrets out.
+pub fn configure_line(config: &Config, secrets: &BTreeMap<String, Secret>) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+    #[derive(Serialize)]
+    #[serde(tag = "command", rename_all = "kebab-case")]
+    enum Outgoing<'a> {
+        Configure { config: &'a Config, secrets: BTreeMap<&'a str, &'a str> },
+    }
+    let secrets = secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())).collect();
+    let mut line = Zeroizing::new(serde_json::to_vec(&Outgoing::Configure { config, secrets })?);
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// The table of routes and how to get out.

@@ -1,1 +1,5 @@
-fn main() {}
+//! The sidecar's binary: everything is in the library, so that it can be tested.
+
+fn main() -> std::process::ExitCode {
+    cred_proxy::main()
+}

@@ -2,6 +2,25 @@
 //!
 //! In: frames. A frame is one line, then for [`Frame::File`] exactly as many bytes as the line says. The end of input
 //! ends the container. Out: lines that begin with [`EVENT_PREFIX`]; every other line is the child's own.
+//!
+//! This page is all that the keeper needs; the rest is the program itself and is built with feature `bins` alone.
+
+#[cfg(feature = "bins")]
+pub mod agent;
+#[cfg(feature = "bins")]
+pub mod child;
+#[cfg(feature = "bins")]
+pub mod events;
+#[cfg(feature = "bins")]
+pub mod files;
+#[cfg(feature = "bins")]
+pub mod frames;
+#[cfg(feature = "bins")]
+pub mod mode;
+#[cfg(feature = "bins")]
+pub mod proxy;
+#[cfg(feature = "bins")]
+pub mod reap;
 
 /// What begins each line that is `bottle-init`'s own; pipelock's JSON lines begin with `{`.
 pub const EVENT_PREFIX: &str = "bottle-init: ";
@@ -14,6 +33,15 @@ pub const UID: u32 = 64_999;
 
 /// Files larger than this are refused.
 pub const FILE_BYTES_MAX: usize = 8 << 20;
+
+/// A frame's line that is longer, its newline included, ends the container: what follows cannot be told apart.
+pub const LINE_BYTES_MAX: usize = 4 << 10;
+
+/// Longer paths are refused, so that every event fits into one atomic write to a pipe.
+pub const PATH_BYTES_MAX: usize = 1 << 10;
+
+/// Foreign text in an event is cut after so many characters.
+pub const TEXT_CHARS_MAX: usize = 200;
 
 /// One order from the keeper.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,5 +132,64 @@ impl Event {
             "failed" => Some(Self::Failed(rest.to_owned())),
             _ => None,
         }
+    }
+}
+
+/// Foreign text as an event may carry it: one line, no control characters, no characters that change the direction of
+/// writing, at most [`TEXT_CHARS_MAX`] characters.
+pub fn clean(text: &str) -> String {
+    let harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().take(TEXT_CHARS_MAX).map(|c| if harmful(c) { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_survive_the_line() {
+        let probed = |status, text: &str| Event::Probed { target: "a.example:443".into(), status, text: text.into() };
+        for event in [
+            Event::Ready,
+            Event::Wrote("/etc/pipelock/my config.yaml".into()),
+            Event::Exited(137),
+            probed(403, "CONNECT blocked: domain not in allowlist: a.example"),
+            probed(0, ""),
+            Event::Failed("it did not work".into()),
+        ] {
+            assert_eq!(Event::parse(&event.line()), Some(event));
+        }
+    }
+
+    #[test]
+    fn other_lines_are_the_childs() {
+        for line in [
+            "{\"level\":\"info\"}",
+            "",
+            "bottle-init:ready",
+            " bottle-init: ready",
+            "bottle-init: readyish",
+            "bottle-init: exited x",
+        ] {
+            assert_eq!(Event::parse(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn text_is_cleaned() {
+        for (dirty, cleaned) in [
+            ("plain text: ok", "plain text: ok"),
+            ("one\r\nbottle-init: ready", "one??bottle-init: ready"),
+            ("\u{1b}]52;c;AAAA\u{7}", "?]52;c;AAAA?"),
+            ("\u{9b}31m", "?31m"),
+            ("a\u{202e}b", "a?b"),
+            ("grün", "grün"),
+        ] {
+            assert_eq!(clean(dirty), cleaned);
+        }
+        assert_eq!(clean(&"x".repeat(500)).len(), TEXT_CHARS_MAX);
     }
 }

@@ -134,6 +134,7 @@ pub enum Seccomp {
 /// One call that changes the engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
+#[allow(clippy::large_enum_variant, reason = "a plan has a dozen steps, and most of them are the large one")]
 pub enum Step {
     /// Creates a network. A conflict of names or subnets is [`Kind::Conflict`] or [`Kind::Overlap`].
     CreateNetwork(NetworkSpec),

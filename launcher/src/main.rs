@@ -1,1 +1,5 @@
-fn main() {}
+//! `launcher`: see the library.
+
+fn main() -> std::process::ExitCode {
+    launcher::main()
+}

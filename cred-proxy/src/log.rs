@@ -1,0 +1,238 @@
+//! Standard output: events for the keeper, one JSON line each. One thread writes; whoever has an event hands it over.
+//!
+//! No line is ever dropped: when the reader falls behind, requests wait. A line never has a header's value, a query or a secret in it.
+
+use crate::config::Event;
+use std::io::Write;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Events that wait to be written; then whoever brings the next one waits.
+const WAITING_MAX: usize = 4096;
+
+/// The longest path in a log line; the rest is cut off.
+const PATH_BYTES_MAX: usize = 1024;
+
+/// Where events go.
+#[derive(Debug, Clone)]
+pub struct Log {
+    lines: SyncSender<Line>,
+}
+
+#[derive(Debug)]
+enum Line {
+    Event(Event),
+    Flush(SyncSender<()>),
+}
+
+impl Log {
+    /// Starts the thread that writes to `out`. `closed` is called once, when nothing can be written any more.
+    pub fn start(out: impl Write + Send + 'static, closed: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
+        let (lines, incoming) = sync_channel(WAITING_MAX);
+        std::thread::Builder::new().name("log".into()).spawn(move || {
+            if write_lines(out, &incoming).is_err() {
+                closed();
+            }
+        })?;
+        Ok(Self { lines })
+    }
+
+    /// Hands an event over.
+    pub fn event(&self, event: Event) {
+        // It fails only when the thread has ended, of which `closed` has told the one who ends the process.
+        let _ = self.lines.send(Line::Event(event));
+    }
+
+    /// Waits until everything handed over before is written, or the time is over.
+    pub fn flush(&self, within: Duration) {
+        let (done, wait) = sync_channel(1);
+        if self.lines.try_send(Line::Flush(done)).is_ok() {
+            // Too late is as good as it gets: the process ends.
+            let _ = wait.recv_timeout(within);
+        }
+    }
+}
+
+/// One request; its line is written when this goes, however the request ended.
+#[derive(Debug)]
+pub struct Entry {
+    log: Log,
+    route: String,
+    method: String,
+    path: String,
+    status: u16,
+    bytes: u64,
+    started: Instant,
+    credential: bool,
+    reason: Option<String>,
+}
+
+/// The status in the log of a request whose agent went away before there was one.
+const GONE: u16 = 499;
+
+impl Entry {
+    /// For a request whose head has arrived.
+    pub fn new(log: Log, method: &str, path: &str) -> Self {
+        let cut = path.floor_char_boundary(PATH_BYTES_MAX);
+        Self {
+            log,
+            route: String::new(),
+            method: method.chars().take(32).collect(),
+            path: path[..cut].to_owned(),
+            status: GONE,
+            bytes: 0,
+            started: Instant::now(),
+            credential: false,
+            reason: None,
+        }
+    }
+
+    /// It took this route.
+    pub fn took_route(&mut self, path: &str) {
+        path.clone_into(&mut self.route);
+    }
+
+    /// A credential was put in.
+    pub fn used_credential(&mut self) {
+        self.credential = true;
+    }
+
+    /// The status that the agent gets.
+    pub fn answered(&mut self, status: http::StatusCode) {
+        self.status = status.as_u16();
+    }
+
+    /// So many more body bytes went to the agent.
+    pub fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// Why it was refused or failed; the first reason stays.
+    pub fn failed(&mut self, reason: impl FnOnce() -> String) {
+        self.reason.get_or_insert_with(reason);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if self.status == GONE {
+            self.failed(|| "the agent went away".into());
+        }
+        self.log.event(Event::Request {
+            route: std::mem::take(&mut self.route),
+            method: std::mem::take(&mut self.method),
+            path: std::mem::take(&mut self.path),
+            status: self.status,
+            bytes: self.bytes,
+            ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            credential: self.credential,
+            reason: self.reason.take(),
+        });
+    }
+}
+
+/// An error and its sources as one sentence.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        // Some libraries repeat their source in their own text.
+        if !sentence.ends_with(&text) {
+            sentence.push_str(": ");
+            sentence.push_str(&text);
+        }
+        source = error.source();
+    }
+    sentence
+}
+
+fn write_lines(mut out: impl Write, incoming: &Receiver<Line>) -> std::io::Result<()> {
+    let mut buffer = Vec::new();
+    while let Ok(first) = incoming.recv() {
+        let mut flushed = None;
+        // What has piled up goes out in one write.
+        for line in std::iter::once(first).chain(incoming.try_iter().take(256)) {
+            match line {
+                Line::Event(event) => {
+                    serde_json::to_writer(&mut buffer, &event)?;
+                    buffer.push(b'\n');
+                }
+                Line::Flush(done) => {
+                    flushed = Some(done);
+                    break;
+                }
+            }
+        }
+        out.write_all(&buffer)?;
+        out.flush()?;
+        buffer.clear();
+        if let Some(done) = flushed {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn one_line_a_request() {
+        let out = Shared::default();
+        let log = Log::start(out.clone(), || ()).unwrap();
+        let mut entry = Entry::new(log.clone(), "GET", "/api/x");
+        entry.took_route("/api/");
+        entry.answered(http::StatusCode::OK);
+        entry.sent(3);
+        drop(entry);
+        drop(Entry::new(log.clone(), "POST", &"\u{e9}".repeat(PATH_BYTES_MAX)));
+        log.flush(Duration::from_secs(10));
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let seen: Vec<_> = events
+            .iter()
+            .map(|event| match event {
+                Event::Request { route, method, path, status, bytes, reason, .. } => {
+                    (route.as_str(), method.as_str(), path.len(), *status, *bytes, reason.as_deref())
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let wanted = [("/api/", "GET", 6, 200, 3, None), ("", "POST", 1024, 499, 0, Some("the agent went away"))];
+        assert_eq!(seen, wanted);
+    }
+
+    #[test]
+    fn a_closed_output_is_told() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (told, wait) = sync_channel(1);
+        let log = Log::start(Closed, move || told.send(()).unwrap()).unwrap();
+        log.event(Event::Ready);
+        assert_eq!(wait.recv_timeout(Duration::from_secs(10)), Ok(()));
+    }
+}

@@ -1,0 +1,221 @@
+//! The head of a reply on its way to the agent: what concerns one hop and what would make the agent a holder of state at
+//! the upstream is dropped, what points back at the upstream points at the route, the credential is masked. PURE.
+
+use crate::address::{Authority, Upstream};
+use crate::inject::{is_hop_by_hop, named_by_connection};
+use crate::refuse::Refusal;
+use crate::table::Route;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+/// Does not pass: sessions, and invitations to come by another way.
+const DROPPED: &[&str] = &["set-cookie", "set-cookie2", "alt-svc", "refresh", "x-accel-redirect"];
+
+/// The headers for the agent, or why the reply cannot be passed on.
+pub fn reply_headers(route: &Route, status: StatusCode, upstream: &HeaderMap) -> Result<HeaderMap, Refusal> {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Refusal::Upstream);
+    }
+    if route.credential.is_some() && is_encoded(upstream) {
+        return Err(Refusal::Encoded);
+    }
+    let of_this_hop = named_by_connection(upstream);
+    let mut headers = HeaderMap::with_capacity(upstream.len());
+    for (name, value) in upstream {
+        if is_hop_by_hop(name) || of_this_hop.contains(name) || DROPPED.contains(&name.as_str()) {
+            continue;
+        }
+        let value = match name {
+            &header::LOCATION | &header::CONTENT_LOCATION => {
+                back_to_route(route, value).unwrap_or_else(|| value.clone())
+            }
+            _ => value.clone(),
+        };
+        headers.append(name, masked(route, value));
+    }
+    // A length is of one hop only where the coding is: without one it is the length of what is passed on.
+    if let (false, Some(length)) =
+        (upstream.contains_key(header::TRANSFER_ENCODING), upstream.get(header::CONTENT_LENGTH))
+    {
+        headers.insert(header::CONTENT_LENGTH, length.clone());
+    }
+    Ok(headers)
+}
+
+/// Trailers for the agent.
+pub fn reply_trailers(route: &Route, mut trailers: HeaderMap) -> HeaderMap {
+    for name in DROPPED {
+        trailers.remove(*name);
+    }
+    for value in trailers.values_mut() {
+        *value = masked(route, value.clone());
+    }
+    trailers
+}
+
+fn masked(route: &Route, value: HeaderValue) -> HeaderValue {
+    match &route.credential {
+        Some(credential) if credential.forms.is_in(value.as_bytes()) => {
+            // Fill characters are visible ASCII, so that the masked value is one as well; if ever not, nothing is safe.
+            HeaderValue::from_bytes(&credential.forms.masked(value.as_bytes())).unwrap_or(HeaderValue::from_static(""))
+        }
+        _ => value,
+    }
+}
+
+/// Compressed or otherwise coded content, in which nothing can be found.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let codings = |name| {
+        headers.get_all(name).into_iter().flat_map(|value: &HeaderValue| value.as_bytes().split(|byte| *byte == b','))
+    };
+    let is_other = |coding: &[u8], plain: &[u8]| {
+        !coding.trim_ascii().is_empty() && !coding.trim_ascii().eq_ignore_ascii_case(plain)
+    };
+    codings(header::CONTENT_ENCODING).any(|coding| is_other(coding, b"identity"))
+        || codings(header::TRANSFER_ENCODING).any(|coding| is_other(coding, b"chunked"))
+}
+
+/// A place below the upstream's base, as a path of the route; anything else is left as it is.
+fn back_to_route(route: &Route, location: &HeaderValue) -> Option<HeaderValue> {
+    let path = path_at(&route.upstream, location.to_str().ok()?)?;
+    let rest = path.strip_prefix(route.upstream.base.as_str())?;
+    let rest = match rest.as_bytes().first() {
+        Some(b'/') => &rest[1..],
+        None | Some(b'?' | b'#') => rest,
+        Some(_) => return None,
+    };
+    HeaderValue::from_str(&format!("{}{rest}", route.path)).ok()
+}
+
+/// The path (with query and fragment) of a location at this upstream.
+fn path_at<'a>(upstream: &Upstream, location: &'a str) -> Option<&'a str> {
+    let scheme = upstream.origin.scheme;
+    let after_scheme = match location.split_once("://") {
+        Some((own, rest)) if own.eq_ignore_ascii_case(scheme.as_str()) => rest,
+        _ => match location.strip_prefix("//") {
+            Some(rest) => rest,
+            None => return location.starts_with('/').then_some(location),
+        },
+    };
+    let end = after_scheme.find(['/', '?', '#']).unwrap_or(after_scheme.len());
+    let (authority, path) = after_scheme.split_at(end);
+    (Authority::parse(authority, scheme.port())? == upstream.origin.authority).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Secret;
+    use crate::config::{Auth, Config};
+    use crate::table::Table;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    fn route(upstream: &str, auth: Auth) -> Arc<Route> {
+        let route = crate::config::Route {
+            path: "/api/".into(),
+            upstream: upstream.into(),
+            secret: (auth != Auth::None).then(|| "key".into()),
+            auth,
+            inspected: false,
+            allow: vec![],
+        };
+        let config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            proxy: None,
+            routes: vec![route],
+            inspected_ca: None,
+            upstream_roots: String::new(),
+        };
+        let secrets = BTreeMap::from([("key".into(), Secret::new("s3cret-token".into()))]);
+        Table::parse(&config, &secrets).unwrap().routes[0].clone()
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_location_at_the_upstream_leads_to_the_route() {
+        for (upstream, location, wanted) in [
+            ("https://a.example", "https://a.example/x?y=1#z", "/api/x?y=1#z"),
+            ("https://a.example", "HTTPS://A.Example:443/x", "/api/x"),
+            ("https://a.example", "https://a.example", "/api/"),
+            ("https://a.example", "https://a.example?q", "/api/?q"),
+            ("https://a.example", "//a.example/x", "/api/x"),
+            ("https://a.example", "/x", "/api/x"),
+            ("https://a.example", "x/y", "x/y"),
+            ("https://a.example", "https://b.example/x", "https://b.example/x"),
+            ("https://a.example", "http://a.example/x", "http://a.example/x"),
+            ("https://a.example", "https://a.example:8443/x", "https://a.example:8443/x"),
+            ("https://a.example", "https://a.example.evil/x", "https://a.example.evil/x"),
+            ("https://a.example", "https://a.example@evil/x", "https://a.example@evil/x"),
+            ("https://a.example/base", "https://a.example/base/x", "/api/x"),
+            ("https://a.example/base", "/base", "/api/"),
+            ("https://a.example/base", "/basement", "/basement"),
+            ("https://a.example/base", "/other", "/other"),
+        ] {
+            let route = route(upstream, Auth::None);
+            let sent = reply_headers(&route, StatusCode::FOUND, &headers(&[("location", location)])).unwrap();
+            assert_eq!(sent["location"], wanted, "{upstream} {location}");
+        }
+    }
+
+    #[test]
+    fn what_passes_and_what_does_not() {
+        let route = route("https://a.example", Auth::Bearer);
+        for (name, passes) in [
+            ("content-type", true),
+            ("etag", true),
+            ("retry-after", true),
+            ("content-length", true),
+            ("anthropic-ratelimit-tokens-remaining", true),
+            ("set-cookie", false),
+            ("connection", false),
+            ("keep-alive", false),
+            ("alt-svc", false),
+            ("x-hop", false),
+        ] {
+            let upstream = headers(&[("connection", "x-hop"), (name, "1")]);
+            let sent = reply_headers(&route, StatusCode::OK, &upstream).unwrap();
+            assert_eq!(sent.contains_key(name), passes, "{name}");
+        }
+        let both = headers(&[("content-length", "1"), ("transfer-encoding", "chunked")]);
+        assert!(reply_headers(&route, StatusCode::OK, &both).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_credential_is_masked_in_headers_and_trailers() {
+        let route = route("https://a.example", Auth::Bearer);
+        let upstream =
+            headers(&[("x-echo", "Bearer s3cret-token"), ("location", "/x?k=s3cret-token"), ("x-other", "token")]);
+        let sent = reply_headers(&route, StatusCode::OK, &upstream).unwrap();
+        assert_eq!(sent["x-echo"], "Bearer ************");
+        assert_eq!(sent["location"], "/api/x?k=************");
+        assert_eq!(sent["x-other"], "token");
+        let trailers = reply_trailers(&route, headers(&[("x-echo", "s3cret-token"), ("set-cookie", "a=b")]));
+        assert_eq!(trailers, headers(&[("x-echo", "************")]));
+    }
+
+    #[test]
+    fn a_coded_reply_is_refused_where_a_credential_could_be_in_it() {
+        for (name, value, wanted) in [
+            ("content-encoding", "identity", None),
+            ("content-encoding", "", None),
+            ("content-encoding", "gzip", Some(Refusal::Encoded)),
+            ("content-encoding", "identity, br", Some(Refusal::Encoded)),
+            ("transfer-encoding", "chunked", None),
+            ("transfer-encoding", "gzip, chunked", Some(Refusal::Encoded)),
+        ] {
+            let upstream = headers(&[(name, value)]);
+            assert_eq!(
+                reply_headers(&route("https://a.example", Auth::Bearer), StatusCode::OK, &upstream).err(),
+                wanted,
+                "{name}: {value}"
+            );
+            assert!(reply_headers(&route("https://a.example", Auth::None), StatusCode::OK, &upstream).is_ok());
+        }
+        let switched =
+            reply_headers(&route("https://a.example", Auth::None), StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new());
+        assert_eq!(switched.err(), Some(Refusal::Upstream));
+    }
+}

@@ -1,0 +1,211 @@
+//! The command line: every argument and all help text.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Run a coding agent as if it were already compromised, and lose nothing when it is.
+#[derive(Debug, Parser)]
+#[command(name = "launcher", version, about, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start an agent in a bottle, and stay with it until it ends
+    #[command(after_help = "Examples:\n  launcher run coder\n  launcher run coder --bottle dev -- bash\n  \
+                            launcher run coder --headless --prompt 'fix the tests' --yes\n  launcher run coder --dry-run")]
+    Run(Run),
+    /// List the bottles that are running
+    Ps(Ps),
+    /// See and type what a bottle's agent has on its terminal (Ctrl-P Ctrl-Q lets go)
+    Attach(Id),
+    /// Run one more program beside the agent, as the agent
+    Exec(Exec),
+    /// Show what a bottle's sidecars said
+    Logs(Logs),
+    /// End a bottle
+    Stop(Stop),
+    /// Show what an agent changed in its workspace
+    Diff(Id),
+    /// Bring what an agent changed into the directory it was copied from
+    Take(Take),
+    /// Take back what launchers that died have left on the engine
+    Cleanup(Cleanup),
+    /// List the agents and bottles that there are manifests of
+    List,
+    /// Look for mistakes in the manifests of an agent and its bottle
+    Check(Check),
+    /// Build the images of the sidecars, or pin pipelock's
+    Images(Images),
+    /// Watch a hostile agent fail in a bottle of its own: needs no account, no key and no registry
+    Demo(Demo),
+    /// The process that owns a bottle
+    #[command(hide = true)]
+    Keeper,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The agent's manifest
+    pub agent: String,
+    /// The bottle to run it in, instead of the one it names
+    #[arg(long)]
+    pub bottle: Option<String>,
+    /// The bottle's name on this machine; without it the agent's, numbered where that is taken
+    #[arg(long)]
+    pub name: Option<String>,
+    /// No terminal: the prompt goes in, the output comes out
+    #[arg(long)]
+    pub headless: bool,
+    /// What a headless agent is asked to do
+    #[arg(long, requires = "headless")]
+    pub prompt: Option<String>,
+    /// Leave the bottle alone as soon as the agent runs
+    #[arg(long)]
+    pub detach: bool,
+    /// Do not ask whether the agent may have what the manifest gives it
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Print the plan and stop; works without an engine
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How --dry-run prints the plan
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Copy nothing of the current directory into the bottle
+    #[arg(long)]
+    pub no_workspace: bool,
+    /// pipelock's image, instead of the pinned one
+    #[arg(long, value_name = "IMAGE")]
+    pub pipelock_image: Option<String>,
+    /// The program to run, instead of the image's own
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `ps`
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// Those that have ended as well
+    #[arg(long, short)]
+    pub all: bool,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A bottle.
+#[derive(Debug, Args)]
+pub struct Id {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+}
+
+/// `exec`
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// `logs`
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// Go on as more is said
+    #[arg(long, short)]
+    pub follow: bool,
+    /// As it is stored, a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `stop`
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// At once, without asking the agent to end
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// `take`
+#[derive(Debug, Args)]
+pub struct Take {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// Also over files that have changed here since
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `cleanup`
+#[derive(Debug, Args)]
+pub struct Cleanup {
+    /// Forget a bottle that has ended, with its log and its saved workspace
+    #[arg(long, value_name = "ID")]
+    pub forget: Option<String>,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The agent's manifest
+    pub agent: String,
+    /// The bottle to check it with
+    #[arg(long)]
+    pub bottle: Option<String>,
+}
+
+/// `images`
+#[derive(Debug, Args)]
+pub struct Images {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: ImagesCommand,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub enum ImagesCommand {
+    /// Build the sidecars that are missing or out of date, and load them into the engine
+    Build,
+    /// Write down that this pipelock, and no other of its name, may be used
+    Pin {
+        /// Its reference; without it the pinned one
+        image: Option<String>,
+    },
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// pipelock's image, instead of the pinned one or the stand-in
+    #[arg(long, value_name = "IMAGE")]
+    pub pipelock_image: Option<String>,
+    /// For programs: the rows as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where to find the binaries of the demo's world, instead of building them
+    #[arg(long, hide = true)]
+    pub world: Option<PathBuf>,
+}

@@ -1,0 +1,137 @@
+//! `cleanup`, and the sweep before every command that talks to the engine: taking back what dead keepers left.
+
+use super::Here;
+use crate::cli::Cleanup;
+use crate::engine::Engine;
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::state::{self, Session, StateRoot};
+use crate::sweep::sweep;
+use crate::transfer::Home;
+use crate::undo::UndoStack;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a sweep did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Bottles that were taken back.
+    pub bottles: Vec<String>,
+    /// What could not be.
+    pub leftovers: Vec<String>,
+    /// Objects with our labels that no plan here names.
+    pub strangers: Vec<String>,
+}
+
+/// Takes back, and says what it did.
+pub async fn cleanup(here: &Here, args: &Cleanup) -> Result<Exit, Failure> {
+    if let Some(id) = &args.forget {
+        return forget(here, id);
+    }
+    let engine = here.engine().await?;
+    let swept = sweep_all(here, &engine).await?;
+    for id in &swept.bottles {
+        here.ui.line(&format!("took back what was left of {id}"));
+    }
+    if swept.bottles.is_empty() && swept.leftovers.is_empty() {
+        here.ui.line("nothing was left");
+    }
+    for name in &swept.strangers {
+        here.ui.warn(&format!("{name} carries this launcher's labels and is in no plan of it: left alone"));
+    }
+    for leftover in &swept.leftovers {
+        here.ui.warn(&format!("could not be taken back: {}", crate::ui::clean(leftover)));
+    }
+    Ok(if swept.leftovers.is_empty() { Exit::Success } else { Exit::Launch })
+}
+
+/// Takes back before another command, and speaks only of what could not be.
+pub async fn sweep_quietly<E: Engine>(here: &Here, engine: &E) -> Result<(), Failure> {
+    let swept = sweep_all(here, engine).await?;
+    for id in &swept.bottles {
+        here.ui.line(&format!("took back what was left of {id}"));
+    }
+    for leftover in &swept.leftovers {
+        here.ui.warn(&format!("could not be taken back: {}", crate::ui::clean(leftover)));
+    }
+    Ok(())
+}
+
+async fn sweep_all<E: Engine>(here: &Here, engine: &E) -> Result<Swept, Failure> {
+    let root = here.state()?;
+    let (held, living) = dead_and_living(&root)?;
+    let mut swept = Swept::default();
+    let observed = engine.observe(&state::host_hash(), &root.hash()).await?;
+    let recorded: BTreeMap<_, _> = held
+        .values()
+        .filter_map(|session| Some((session.dir.id().to_owned(), session.dir.recorded()?)))
+        .collect();
+    let decided = sweep(&observed, &recorded, &living);
+    swept.strangers = decided.strangers;
+    for (id, stages) in decided.dead {
+        let Some(session) = held.get(&id) else { continue };
+        let mut undo = UndoStack::default();
+        for stage in stages {
+            undo.stage();
+            stage.into_iter().for_each(|u| undo.push(u));
+        }
+        let progress = |text: &str| here.ui.progress(&format!("{id}: {text}"));
+        let leftovers = undo.unwind(engine, &Home { engine, dir: &session.dir, progress: &progress }).await;
+        here.ui.wipe();
+        swept.leftovers.extend(leftovers.iter().map(ToString::to_string));
+        if leftovers.is_empty() {
+            settle(session).map_err(|e| Failure::launch(format!("the folder of {id} cannot be changed: {e}"), None))?;
+            swept.bottles.push(id);
+        }
+    }
+    Ok(swept)
+}
+
+/// Folders whose keeper is dead, locked while they are swept, and the ids of those who live.
+fn dead_and_living(root: &StateRoot) -> Result<(BTreeMap<String, Session>, BTreeSet<String>), Failure> {
+    let io = |e: std::io::Error| Failure::launch(format!("the state directory cannot be read: {e}"), None);
+    let (mut held, mut living) = (BTreeMap::new(), BTreeSet::new());
+    for id in root.ids().map_err(io)? {
+        match root.dir(&id).lock().map_err(io)? {
+            Some(session) if session.dir.recorded().is_some() => {
+                held.insert(id, session);
+            }
+            // Died before it made anything: nothing is in it. Claiming and dying take a moment, both under the lock.
+            Some(session) if session.dir.metadata().is_none() => session.dir.remove().map_err(io)?,
+            Some(_) => {}
+            None => {
+                living.insert(id);
+            }
+        }
+    }
+    Ok((held, living))
+}
+
+/// A dead bottle's folder afterwards: gone where the agent never ran, else with its end written down.
+fn settle(session: &Session) -> std::io::Result<()> {
+    if !session.dir.was_started() {
+        return session.dir.remove();
+    }
+    if let Some(mut metadata) = session.dir.metadata() {
+        metadata.ended.get_or_insert_with(state::now);
+        metadata.outcome.get_or_insert_with(|| "keeper died".to_owned());
+        session.dir.write_metadata(&metadata)?;
+    }
+    session.dir.forget_recorded()
+}
+
+fn forget(here: &Here, id: &str) -> Result<Exit, Failure> {
+    let dir = here.bottle(id)?;
+    let io = |e: std::io::Error| Failure::launch(format!("the folder of {} cannot be removed: {e}", dir.id()), None);
+    let Some(session) = dir.lock().map_err(io)? else {
+        return Err(Failure::usage(format!("{} is running", dir.id()), format!("stop it first: launcher stop {}", dir.id())));
+    };
+    if session.dir.recorded().is_some() {
+        return Err(Failure::usage(
+            format!("{} has left something on the engine", dir.id()),
+            "run `launcher cleanup` first".to_owned(),
+        ));
+    }
+    session.dir.remove().map_err(io)?;
+    here.ui.line(&format!("forgot {}", dir.id()));
+    Ok(Exit::Success)
+}

@@ -1,0 +1,308 @@
+//! `run`: from an agent's name to a bottle that somebody has said yes to, and then a keeper's client until the end.
+
+use super::Here;
+use crate::attach::{self, Part, Parted};
+use crate::cli::{Output, Run};
+use crate::credentials;
+use crate::engine::{Engine, Owner, docker::Docker};
+use crate::error::{Failure, chain};
+use crate::exit::Exit;
+use crate::images::{self, Pipelock, Trust};
+use crate::keeper::{Charge, Greeting, taken};
+use crate::keeper_socket::{Hello, connect, split};
+use crate::manifest::load::{Loaded, load};
+use crate::manifest::places::Places;
+use crate::manifest::{EnvValue, WorkspaceMode};
+use crate::plan::{self, Facts, Order, print};
+use crate::state::{self, BottleDir};
+use crate::workspace;
+use cred_proxy::Secret;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+
+/// Runs an agent.
+pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
+    let loaded = loaded(here, &args)?;
+    let mut order = order(here, &args, &loaded)?;
+    if args.dry_run {
+        return dry_run(here, &args, &order).await;
+    }
+    let credentials = route_credentials(here, &order)?;
+    let engine = here.engine().await?;
+    super::cleanup::sweep_quietly(here, &engine).await?;
+    let facts = facts(&engine, &order).await?;
+    choose_id(here, &args, &mut order, &facts)?;
+    let reference = images::pipelock_reference(args.pipelock_image.as_deref(), loaded.user.pipelock_image.as_deref())?;
+    let config = places(here)?.config;
+    let progress = |text: &str| here.ui.progress(text);
+    let pipelock = images::pipelock(&engine, &reference, &config, &progress).await?;
+    here.ui.wipe();
+    allowed(here, &args, &order, &facts, &pipelock, &config)?;
+    let env = agent_env(here, &order)?;
+
+    let ready = images::ready(&engine, &pipelock.id, &progress).await?;
+    order.images = ready.images.clone();
+    images::agent(&engine, &order, &progress).await?;
+    here.ui.wipe();
+    // Asked again with everything known: what cannot be planned is said before a keeper begins.
+    let known = self::facts(&engine, &order).await?;
+    plan::plan(&order, &known).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
+    let charge = Charge {
+        image: plan::agent::agent_image(&order),
+        pinned: args.name.is_some(),
+        engine: here.engine_name(),
+        credentials,
+        env,
+        init: ready.init,
+        order,
+    };
+    let dir = start_keeper(here, &charge)?;
+    follow(here, &args, &dir).await
+}
+
+/// Where manifests are.
+pub fn places(here: &Here) -> Result<Places, Failure> {
+    let env = here.env.iter().map(|(k, v)| (k.into(), v.into())).collect();
+    Places::from_env(&env, &here.cwd).map_err(|e| Failure::usage(chain(&e), None))
+}
+
+fn loaded(here: &Here, args: &Run) -> Result<Loaded, Failure> {
+    let loaded = load(&places(here)?, &args.agent, args.bottle.as_deref())
+        .map_err(|errors| Failure::usage(errors.to_string(), None))?;
+    loaded.warnings.iter().for_each(|warning| here.ui.warn(warning));
+    Ok(loaded)
+}
+
+fn order(here: &Here, args: &Run, loaded: &Loaded) -> Result<Order, Failure> {
+    let root = here.state()?;
+    if let Some(name) = args.name.as_deref().filter(|n| !state::is_id(n)) {
+        return Err(Failure::usage(
+            format!("{name:?} cannot be a bottle's name"),
+            "begin with a letter and use lower-case letters, digits and hyphens, 40 at most".to_owned(),
+        ));
+    }
+    let copies = loaded.bottle.workspace == WorkspaceMode::Copy && !args.no_workspace;
+    Ok(Order {
+        owner: Owner {
+            id: args.name.clone().unwrap_or_else(|| args.agent.clone()),
+            host: state::host_hash(),
+            state: root.hash(),
+            agent: loaded.agent.name.clone(),
+        },
+        agent: loaded.agent.clone(),
+        bottle: loaded.bottle.clone(),
+        command: args.command.clone(),
+        prompt: args.headless.then(|| args.prompt.clone().unwrap_or_default()),
+        workspace: copies.then(|| here.cwd.clone()),
+        subnet_pool: loaded.user.subnet_pool,
+        images: images::references(),
+        attempt: 0,
+    })
+}
+
+/// Prints the plan. What only an engine knows is unknown where none answers.
+async fn dry_run(here: &Here, args: &Run, order: &Order) -> Result<Exit, Failure> {
+    let facts = match here.engine().await {
+        Ok(engine) => facts(&engine, order).await.unwrap_or_default(),
+        Err(_) => Facts::default(),
+    };
+    let mut order = order.clone();
+    choose_id(here, args, &mut order, &facts)?;
+    let plan = plan::plan(&order, &facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
+    let text = match args.output {
+        Output::Text => print::text(&plan),
+        Output::Json => print::json(&plan),
+    };
+    here.ui.data(&text);
+    Ok(Exit::Success)
+}
+
+async fn facts(engine: &Docker, order: &Order) -> Result<Facts, Failure> {
+    let reference = plan::agent::agent_image(order);
+    let (engine_facts, agent_image) = tokio::try_join!(engine.facts(), engine.image(&reference))?;
+    Ok(Facts { engine: Some(engine_facts), agent_image })
+}
+
+/// The name it will have: the one asked for, or the first that is free here and on the engine.
+fn choose_id(here: &Here, args: &Run, order: &mut Order, facts: &Facts) -> Result<(), Failure> {
+    let root = here.state()?;
+    let ids = root.ids().map_err(|e| Failure::launch(format!("the state directory cannot be read: {e}"), None))?;
+    let on_engine = |id: &str| {
+        let agent = plan::Names::of(id).agent;
+        facts.engine.as_ref().is_some_and(|e| e.containers.contains(&agent))
+    };
+    let free = |id: &String| !ids.contains(id) && !on_engine(id);
+    let chosen = match &args.name {
+        Some(name) => Some(name.clone()).filter(free),
+        None => state::candidates(&args.agent).find(free),
+    };
+    order.owner.id = chosen.ok_or_else(|| taken(&order.owner.id))?;
+    Ok(())
+}
+
+/// Credentials of the routes, each read where the manifest says; a missing one names its line.
+fn route_credentials(here: &Here, order: &Order) -> Result<BTreeMap<String, String>, Failure> {
+    let mut found = BTreeMap::new();
+    for route in &order.bottle.routes {
+        let Some(from) = &route.token_ref else { continue };
+        let secret = credentials::read(from, &here.env).map_err(|error| {
+            let place = format!("{}:{}", order.bottle.file.display(), route.line);
+            Failure::usage(
+                format!("route {} has no credential ({place}): {}", route.path, chain(&error)),
+                format!("set it, or change `token_ref` of the route; it is {from}"),
+            )
+        })?;
+        found.insert(route.path.clone(), secret.expose().to_owned());
+    }
+    Ok(found)
+}
+
+/// The agent's own environment, its questions asked on the operator's terminal.
+fn agent_env(here: &Here, order: &Order) -> Result<Vec<(String, String)>, Failure> {
+    let mut asked: BTreeMap<String, Secret> = BTreeMap::new();
+    for (name, value) in &order.bottle.env {
+        if let EnvValue::Ask(question) = value {
+            let answer = here.ui.ask_secret(question).ok_or_else(|| {
+                Failure::usage(
+                    format!("the variable {name} is asked for, and there is no terminal to ask on"),
+                    "run it on a terminal, or take the value from the environment: ${NAME}".to_owned(),
+                )
+            })?;
+            asked.insert(name.clone(), answer);
+        }
+    }
+    let mut env: BTreeMap<String, String> = plan::agent::base_environment(order);
+    if let Some(term) = here.env.get("TERM").filter(|_| attach::terminal().is_some()) {
+        env.insert("TERM".to_owned(), term.clone());
+    }
+    for (name, value) in &order.bottle.env {
+        let secret = credentials::value(name, value, &here.env, &asked).map_err(|error| {
+            let file = order.bottle.file.display();
+            Failure::usage(format!("the agent's variable {name} has no value ({file}): {}", chain(&error)), None)
+        })?;
+        env.insert(name.clone(), secret.expose().to_owned());
+    }
+    Ok(env.into_iter().collect())
+}
+
+/// Shows what the agent will have, and asks; a pipelock that nobody knows yet is asked about as well.
+fn allowed(
+    here: &Here,
+    args: &Run,
+    order: &Order,
+    facts: &Facts,
+    pipelock: &Pipelock,
+    config: &std::path::Path,
+) -> Result<(), Failure> {
+    let quiet = args.yes || args.headless;
+    match &pipelock.trust {
+        Trust::Pinned => {}
+        Trust::Other(pinned) => {
+            return Err(Failure::launch(
+                format!("{} is {}, and {pinned} is pinned", pipelock.reference, pipelock.id),
+                format!("if you know why it changed: launcher images pin {}", pipelock.reference),
+            ));
+        }
+        Trust::Unknown if quiet => {
+            return Err(Failure::launch(
+                format!("pipelock's image {} is not pinned yet, and nobody is asked", pipelock.reference),
+                format!("look at it and write it down once: launcher images pin {}", pipelock.reference),
+            ));
+        }
+        Trust::Unknown => {}
+    }
+    if quiet {
+        return Ok(());
+    }
+    let mut reach = plan::reach::reach(order, facts);
+    reach.pipelock = format!("{} ({})", pipelock.reference, pipelock.id);
+    let survey = order.workspace.as_ref().map(|dir| workspace::survey(dir)).transpose();
+    let survey = survey.map_err(|e| Failure::launch(chain(&e), None))?;
+    here.ui.line(&print::preflight(&reach, &order.owner.id, survey.as_ref()));
+    if pipelock.trust == Trust::Unknown {
+        here.ui.warn(&format!("{} is used for the first time; it is {}", pipelock.reference, pipelock.id));
+    }
+    if !here.ui.confirm("Start it?") {
+        return Err(Failure {
+            exit: Exit::Interrupted,
+            message: "not started".to_owned(),
+            hint: Some("answer y, or say --yes".to_owned()),
+        });
+    }
+    if pipelock.trust == Trust::Unknown {
+        images::Pins::load(config)?.record(&pipelock.reference, &pipelock.id)?;
+    }
+    Ok(())
+}
+
+/// Starts the keeper, tells it everything, and learns the id it has claimed.
+pub fn start_keeper(here: &Here, charge: &Charge) -> Result<BottleDir, Failure> {
+    let failed = |e: std::io::Error| Failure::launch(format!("the keeper cannot be started: {e}"), None);
+    // The running program itself, also when its file has been replaced by an update.
+    let mut child = Command::new("/proc/self/exe")
+        .arg("keeper")
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let told = zeroize::Zeroizing::new(serde_json::to_vec(charge).map_err(|e| failed(e.into()))?);
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(&told).map_err(failed)?;
+    }
+    let mut line = String::new();
+    if let Some(output) = child.stdout.take() {
+        BufReader::new(output).take(1 << 20).read_line(&mut line).map_err(failed)?;
+    }
+    match serde_json::from_str(&line) {
+        Ok(Greeting::Listening(id)) => Ok(here.state()?.dir(&id)),
+        Ok(Greeting::Failed(reason)) => Err(Failure::launch(reason, None)),
+        Err(_) => Err(Failure::launch("the keeper ended without a word", None)),
+    }
+}
+
+/// Stays with the bottle to its end.
+async fn follow(here: &Here, args: &Run, dir: &BottleDir) -> Result<Exit, Failure> {
+    let lost = |e: std::io::Error| Failure::launch(format!("the keeper does not answer: {e}"), None);
+    let (reader, mut writer) = split(connect(&dir.socket()).await.map_err(lost)?);
+    let tty = if args.headless || args.detach { None } else { attach::terminal() };
+    writer.say(&Hello::Own { tty }).await.map_err(lost)?;
+    let part = if args.detach { Part::Starter } else { Part::Owner };
+    let parted = attach::stay(reader, writer, part, tty.is_some(), !args.headless, here.ui).await;
+    parting(here, dir, parted)
+}
+
+/// What is said and returned when a client's part is over.
+pub fn parting(here: &Here, dir: &BottleDir, parted: Parted) -> Result<Exit, Failure> {
+    match parted {
+        Parted::Ended(ending) => {
+            if let Some(report) = &ending.report {
+                here.ui.line(&print::report(report, dir.id()));
+            }
+            for leftover in &ending.leftovers {
+                here.ui.warn(&format!("could not be taken back: {}", crate::ui::clean(leftover)));
+            }
+            if !ending.leftovers.is_empty() {
+                here.ui.line("run `launcher cleanup` when the engine answers again");
+            }
+            match ending.error {
+                Some(message) => {
+                    Err(Failure { exit: ending.exit, message: crate::ui::clean(&message), hint: ending.hint })
+                }
+                None => Ok(ending.exit),
+            }
+        }
+        Parted::LetGo => {
+            here.ui.line(&format!("{} goes on: launcher attach {0}, launcher stop {0}", dir.id()));
+            Ok(Exit::Success)
+        }
+        Parted::KeeperLost => Err(Failure::launch(
+            "the bottle's keeper has gone; its containers end by themselves",
+            "run `launcher cleanup` to take back what is left".to_owned(),
+        )),
+        Parted::Refused(reason) => Err(Failure::usage(reason, None)),
+        Parted::Out => Ok(Exit::Interrupted),
+    }
+}

@@ -1,0 +1,390 @@
+//! The process that owns a bottle: started from the same binary, in a session of its own, so that detaching is only
+//! letting go. It launches, attends the agent, and takes everything back; `run` and all other commands are its clients.
+
+use crate::engine::{Engine, docker::Docker};
+use crate::error::{Failure, chain};
+use crate::exit::Exit;
+use crate::keeper::console::Console;
+use crate::keeper_socket::{self, Ending, ToClient};
+use crate::launch::{Launch, LaunchError, Running};
+use crate::plan::{self, Order, Plan};
+use crate::state::{self, LogFile, Metadata, Session, StateRoot};
+use crate::stop::{self, Level, Stop, Stopper};
+use crate::transfer::Home;
+use crate::undo::{Leftover, UndoStack};
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+pub mod agent;
+pub mod console;
+pub mod serve;
+pub mod supplies;
+
+/// How long a keeper waits for the client that started it.
+const OWNER_WITHIN: Duration = Duration::from_secs(20);
+/// How often a launch is tried with other subnets.
+const ATTEMPTS: u32 = 5;
+
+/// What a keeper is given on its standard input. It holds credentials: it is never written anywhere.
+#[derive(Serialize, Deserialize)]
+pub struct Charge {
+    /// What is to be launched; the id is the first to try.
+    pub order: Order,
+    /// Must the id be just this one?
+    pub pinned: bool,
+    /// The engine, as DOCKER_HOST says it.
+    pub engine: Option<String>,
+    /// The agent's image.
+    pub image: String,
+    /// Credential by the path of its route.
+    pub credentials: BTreeMap<String, String>,
+    /// The agent's environment.
+    pub env: Vec<(String, String)>,
+    /// The static first process, by its path on this machine.
+    pub init: std::path::PathBuf,
+}
+
+/// The first line that a keeper says on its standard output.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Greeting {
+    /// It has this id and listens.
+    Listening(String),
+    /// It could not begin.
+    Failed(String),
+}
+
+/// What the tasks of a keeper share.
+pub struct Shared<E: Engine> {
+    /// The engine.
+    pub engine: Arc<E>,
+    /// Who sees the agent.
+    pub console: Console,
+    /// Raises the wish to end.
+    pub stopper: Stopper,
+    /// The bottle's log.
+    pub log: Arc<LogFile>,
+    /// `launching`, `running`, `ending`.
+    pub phase: Mutex<&'static str>,
+    /// The agent, once it runs.
+    pub agent: OnceLock<agent::Handle>,
+    /// Role -> its life, once it runs.
+    pub sidecars: Mutex<BTreeMap<String, tokio::sync::watch::Receiver<crate::control::Status>>>,
+    /// Called when the owner has come.
+    pub owner: tokio::sync::Notify,
+}
+
+/// The hidden subcommand.
+pub fn main() -> Exit {
+    // A keeper has its own session: no terminal's signals reach it. A child is never a group's leader, so this succeeds.
+    if let Err(error) = rustix::process::setsid() {
+        greet(&Greeting::Failed(format!("the keeper cannot have a session of its own: {error}")));
+        return Exit::Launch;
+    }
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let charge = match std::io::stdin().read_to_string(&mut text).map_err(|e| e.to_string()) {
+        Ok(_) => serde_json::from_str::<Charge>(&text).map_err(|e| e.to_string()),
+        Err(error) => Err(error),
+    };
+    let charge = match charge {
+        Ok(charge) => charge,
+        Err(error) => {
+            greet(&Greeting::Failed(format!("the keeper does not understand what it was given: {error}")));
+            return Exit::Usage;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            greet(&Greeting::Failed(format!("the keeper cannot have its threads: {error}")));
+            return Exit::Launch;
+        }
+    };
+    let exit = match runtime.block_on(begin(charge)) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            greet(&Greeting::Failed(failure.message));
+            failure.exit
+        }
+    };
+    // A blocked look-up or read of another thread must not keep a keeper that is done.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    exit
+}
+
+fn greet(greeting: &Greeting) {
+    let Ok(line) = serde_json::to_string(greeting) else { return };
+    // A client that has gone reads nothing; the keeper finds that out when no owner comes.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Claims the id, listens, waits for its client, and keeps the bottle.
+async fn begin(mut charge: Charge) -> Result<Exit, Failure> {
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    let root = StateRoot::open(&env).map_err(|e| Failure::launch(format!("no state directory: {e}"), None))?;
+    let session = claim(&root, &charge)?;
+    charge.order.owner.id = session.dir.id().to_owned();
+    let io = |e: std::io::Error| Failure::launch(format!("the bottle's folder cannot be used: {e}"), None);
+    let log = Arc::new(LogFile::open(&session.dir.log()).map_err(io)?);
+    let panics = Arc::clone(&log);
+    std::panic::set_hook(Box::new(move |panic| panics.line("keeper", "err", &panic.to_string())));
+    let engine = Docker::connect(charge.engine.as_deref(), plan::seccomp::profile).await.map_err(Failure::from)?;
+    let listener = keeper_socket::listen(&session.dir.socket()).map_err(io)?;
+    let (stopper, stop) = stop::channel();
+    let shared = Arc::new(Shared {
+        engine: Arc::new(engine),
+        console: Console::default(),
+        stopper,
+        log,
+        phase: Mutex::new("launching"),
+        agent: OnceLock::new(),
+        sidecars: Mutex::default(),
+        owner: tokio::sync::Notify::new(),
+    });
+    tokio::spawn(serve::serve(listener, Arc::clone(&shared)));
+    tokio::spawn(crate::signals::raise_on_signals(shared.stopper.clone()));
+    greet(&Greeting::Listening(session.dir.id().to_owned()));
+    if tokio::time::timeout(OWNER_WITHIN, shared.owner.notified()).await.is_err() {
+        discard(&session, &shared.log);
+        return Ok(Exit::Launch);
+    }
+    let ending = keep(&shared, &mut charge, &session, &stop).await;
+    let exit = ending.exit;
+    shared.console.end(ending).await;
+    Ok(exit)
+}
+
+fn claim(root: &StateRoot, charge: &Charge) -> Result<Session, Failure> {
+    let wanted = &charge.order.owner.id;
+    let claimed = |id: &str| {
+        root.claim(id).map_err(|e| Failure::launch(format!("the bottle's folder cannot be made: {e}"), None))
+    };
+    if charge.pinned {
+        return claimed(wanted)?.ok_or_else(|| taken(wanted));
+    }
+    for id in std::iter::once(wanted.clone()).chain(state::candidates(&charge.order.agent.name)) {
+        if let Some(session) = claimed(&id)? {
+            return Ok(session);
+        }
+    }
+    Err(taken(wanted))
+}
+
+/// The error for an id that is in use.
+pub fn taken(id: &str) -> Failure {
+    Failure::launch(
+        format!("the name {id:?} is taken"),
+        format!("give another with --name, or see `launcher ps --all` and `launcher cleanup --forget {id}`"),
+    )
+}
+
+/// Removes the folder of a bottle that never began.
+fn discard(session: &Session, log: &LogFile) {
+    if let Err(error) = session.dir.remove() {
+        log.line("keeper", "err", &format!("the bottle's folder cannot be removed: {error}"));
+    }
+}
+
+/// How the agent's part of a bottle ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its program ended with this status.
+    Exited(i64),
+    /// Somebody, or a limit, ended it.
+    Stopped,
+    /// It could not run, or the engine lost it.
+    Failed(Failure),
+}
+
+/// Launches, attends, takes back; whatever happens in the first two, the third is done.
+pub async fn keep<E: Engine>(shared: &Arc<Shared<E>>, charge: &mut Charge, session: &Session, stop: &Stop) -> Ending {
+    let began = std::time::Instant::now();
+    let started = state::now();
+    let mut outcome = Outcome::Stopped;
+    let mut leftovers = Vec::new();
+    for attempt in 0..ATTEMPTS {
+        charge.order.attempt = attempt;
+        let (tried, left) = one_try(shared, charge, session, stop, &started).await;
+        leftovers = left;
+        let again = matches!(&tried, Err(error) if error.is_conflict());
+        outcome = match tried {
+            Ok(outcome) => outcome,
+            Err(LaunchError::Stopped) => Outcome::Stopped,
+            Err(error) => Outcome::Failed(failure(&error)),
+        };
+        if !again || !leftovers.is_empty() || stop.level() > Level::Run {
+            break;
+        }
+        shared.console.progress("the subnets are taken, trying others").await;
+    }
+    ending(shared, session, outcome, &leftovers, began.elapsed().as_secs())
+}
+
+fn failure(error: &LaunchError) -> Failure {
+    let hint = match error {
+        LaunchError::Different(_) => Some("run `launcher doctor`; the engine may lack an option that a bottle needs".to_owned()),
+        LaunchError::Once { .. } => Some("the wall needs nftables in the engine's kernel".to_owned()),
+        LaunchError::Engine(_)
+        | LaunchError::Bring(_)
+        | LaunchError::Provision(_)
+        | LaunchError::Workspace(_)
+        | LaunchError::Panicked(_)
+        | LaunchError::Stopped => None,
+    };
+    Failure::launch(chain(error), hint)
+}
+
+/// One launch with everything it made taken back.
+async fn one_try<E: Engine>(
+    shared: &Arc<Shared<E>>,
+    charge: &Charge,
+    session: &Session,
+    stop: &Stop,
+    started: &str,
+) -> (Result<Outcome, LaunchError>, Vec<Leftover>) {
+    let (plan, supplies) = match prepare(shared, charge, session, started).await {
+        Ok(prepared) => prepared,
+        Err(failure) => return (Ok(Outcome::Failed(failure)), Vec::new()),
+    };
+    let progress = |text: &str| shared.console.progress_now(text);
+    let mut undo = UndoStack::default();
+    let notify = |text: &str| {
+        shared.log.line("keeper", "out", text);
+        shared.console.notice_now(text);
+    };
+    let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress, &notify);
+    let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
+    let tried = match launched {
+        Ok(Ok(running)) => {
+            let attended = AssertUnwindSafe(attend(shared, charge, &plan, running, session, stop)).catch_unwind().await;
+            Ok(attended.unwrap_or_else(|_| {
+                Outcome::Failed(Failure::launch("the keeper panicked; its log says where", None))
+            }))
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(LaunchError::Panicked("the launch itself; the log says where".to_owned())),
+    };
+    shared.set_phase("ending");
+    let home = Home { engine: &*shared.engine, dir: &session.dir, progress: &progress };
+    let leftovers = undo.unwind(&*shared.engine, &home).await;
+    if leftovers.is_empty()
+        && let Err(error) = session.dir.forget_recorded()
+    {
+        shared.log.line("keeper", "err", &format!("the record of the plan cannot be removed: {error}"));
+    }
+    (tried, leftovers)
+}
+
+/// Facts, plan and bytes; and the record of what will be made, before any of it is.
+async fn prepare<E: Engine>(
+    shared: &Arc<Shared<E>>,
+    charge: &Charge,
+    session: &Session,
+    started: &str,
+) -> Result<(Plan, crate::launch::Supplies), Failure> {
+    let facts = plan::Facts {
+        engine: Some(shared.engine.facts().await?),
+        agent_image: shared.engine.image(&charge.image).await?,
+    };
+    if facts.agent_image.is_none() {
+        return Err(Failure::launch(format!("the engine has no image {}", charge.image), None));
+    }
+    let plan = plan::plan(&charge.order, &facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
+    let supplies = supplies::supplies(&plan, charge, &session.dir)?;
+    let io = |e: std::io::Error| Failure::launch(format!("the bottle's folder cannot be written: {e}"), None);
+    session.dir.record(&plan).map_err(io)?;
+    session.dir.write_metadata(&Metadata {
+        id: session.dir.id().to_owned(),
+        agent: charge.order.agent.name.clone(),
+        bottle: charge.order.bottle.name.clone(),
+        workspace: charge.order.workspace.clone(),
+        image: charge.image.clone(),
+        engine: charge.engine.clone(),
+        started: started.to_owned(),
+        ended: None,
+        outcome: None,
+    }).map_err(io)?;
+    Ok((plan, supplies))
+}
+
+/// Runs the agent, and lets go of every container at the end: from then on they are ending by themselves.
+async fn attend<E: Engine>(
+    shared: &Arc<Shared<E>>,
+    charge: &Charge,
+    plan: &Plan,
+    mut running: Running,
+    session: &Session,
+    stop: &Stop,
+) -> Outcome {
+    let statuses = running.sidecars.iter().map(|(role, sidecar)| (role.clone(), sidecar.status()));
+    *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = statuses.collect();
+    let outcome = agent::attend(shared, charge, plan, &running, session, stop).await;
+    shared.set_phase("ending");
+    if let Some(agent) = running.sidecars.remove("agent") {
+        // The workspace is read after this: what still runs in there has to end first.
+        agent.end(Duration::from_secs(5)).await;
+    }
+    outcome
+}
+
+fn ending<E: Engine>(
+    shared: &Shared<E>,
+    session: &Session,
+    outcome: Outcome,
+    leftovers: &[Leftover],
+    seconds: u64,
+) -> Ending {
+    let mut report = shared.log.report();
+    report.seconds = seconds;
+    let workspace = session.dir.workspace();
+    report.workspace = workspace.exists().then(|| workspace.display().to_string());
+    let (exit, error, hint, word) = match outcome {
+        Outcome::Exited(code) => {
+            report.agent_status = Some(code);
+            let code = u8::try_from(code).unwrap_or(u8::MAX);
+            (Exit::Agent(code), None, None, format!("exited {code}"))
+        }
+        Outcome::Stopped => (Exit::Interrupted, None, None, "stopped".to_owned()),
+        Outcome::Failed(failure) => (failure.exit, Some(failure.message), failure.hint, "failed".to_owned()),
+    };
+    let began = session.dir.was_started();
+    if !began && leftovers.is_empty() {
+        discard(session, &shared.log);
+    } else if let Some(mut metadata) = session.dir.metadata() {
+        metadata.ended = Some(state::now());
+        metadata.outcome = Some(word);
+        if let Err(error) = session.dir.write_metadata(&metadata) {
+            shared.log.line("keeper", "err", &format!("the metadata cannot be written: {error}"));
+        }
+    }
+    let leftovers = leftovers.iter().map(ToString::to_string).collect();
+    Ending { exit, error, hint, report: began.then_some(report), leftovers }
+}
+
+impl<E: Engine> Shared<E> {
+    /// Says in which part of its life the bottle is.
+    pub fn set_phase(&self, phase: &'static str) {
+        *self.phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = phase;
+    }
+
+    /// The answer to "how are you?".
+    pub fn status(&self) -> ToClient {
+        let sidecars = self.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let word = |status: &crate::control::Status| match status {
+            crate::control::Status::Starting => "starting",
+            crate::control::Status::Ready => "ready",
+            crate::control::Status::Ended(_) => "ended",
+        };
+        ToClient::Status(Box::new(keeper_socket::Status {
+            phase: (*self.phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner)).to_owned(),
+            sidecars: sidecars.iter().map(|(role, s)| (role.clone(), word(&s.borrow()).to_owned())).collect(),
+            report: self.log.report(),
+        }))
+    }
+}

@@ -1,0 +1,93 @@
+//! The bytes of a launch: certificate authorities, what each container is told, what goes into the agent's. They are
+//! made for one launch, and exist here, in the containers' memory, and nowhere else.
+
+use super::Charge;
+use crate::ca::{self, Authority};
+use crate::error::{Failure, chain};
+use crate::launch::Supplies;
+use crate::plan::provision::Brought;
+use crate::plan::{Names, Plan};
+use crate::state::BottleDir;
+use bottle_images::init::Frame;
+use std::collections::BTreeMap;
+use zeroize::Zeroizing;
+
+/// Makes everything that the plan names.
+pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplies, Failure> {
+    let names = Names::of(&plan.owner.id);
+    let minted = |name: String| Authority::mint(&name).map_err(|e| Failure::launch(chain(&e), None));
+    let public = ca::public_roots_pem();
+    let upstream = charge.order.bottle.egress.upstream_roots.clone();
+    let roots = format!("{public}{}", upstream.as_deref().unwrap_or_default());
+
+    let own = minted(plan.owner.id.clone())?;
+    let mut feeds = BTreeMap::from([(names.pipelock.clone(), pipelock(&plan.pipelock, &own, &roots))]);
+    if let (Some(yaml), Some(table)) = (&plan.route_pipelock, &plan.cred_proxy) {
+        let routes = minted(format!("{} routes", plan.owner.id))?;
+        feeds.insert(names.route_pipelock.clone(), pipelock(yaml, &routes, &roots));
+        let table = cred_proxy::config::Config {
+            inspected_ca: Some(routes.certificate_pem().to_owned()),
+            upstream_roots: roots.clone(),
+            ..table.clone()
+        };
+        feeds.insert(names.cred_proxy.clone(), configure(&table, &charge.credentials)?);
+    }
+    let program = std::fs::read(&charge.init)
+        .map_err(|e| Failure::launch(format!("{} cannot be read: {e}", charge.init.display()), None))?;
+    let brought = Brought {
+        init: program.into(),
+        ca: own.certificate_pem().to_owned(),
+        public_roots: public,
+        upstream_roots: upstream,
+        prompt: charge.order.agent.prompt.clone(),
+        about: about(plan),
+    };
+    Ok(Supplies { feeds, brought, baseline: dir.baseline() })
+}
+
+/// Everything of a pipelock arrives before it starts: it reads its files once.
+fn pipelock(yaml: &str, ca: &Authority, roots: &str) -> Zeroizing<Vec<u8>> {
+    let file = |name: &str, mode, text: &str| {
+        let path = pipelock_config::path(name);
+        Zeroizing::new(Frame::File { path, mode, bytes: text.as_bytes().to_vec() }.encode())
+    };
+    let mut feed = Zeroizing::new(Vec::new());
+    feed.extend_from_slice(&file(pipelock_config::ROOTS_FILE, 0o600, roots));
+    feed.extend_from_slice(&file(pipelock_config::CA_FILE, 0o600, ca.certificate_pem()));
+    feed.extend_from_slice(&file(pipelock_config::CA_KEY_FILE, pipelock_config::CA_KEY_MODE, ca.key_pem().expose()));
+    feed.extend_from_slice(&file(pipelock_config::CONFIG_FILE, 0o600, yaml));
+    feed.extend_from_slice(&Frame::Run.encode());
+    feed
+}
+
+/// The line that configures cred-proxy. The one place where credentials are written out, into memory.
+fn configure(
+    table: &cred_proxy::config::Config,
+    credentials: &BTreeMap<String, String>,
+) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let line = serde_json::json!({ "command": "configure", "config": table, "secrets": credentials });
+    let mut line = Zeroizing::new(serde_json::to_vec(&line).map_err(|e| Failure::launch(e.to_string(), None))?);
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// What the agent may know of its bottle: what it can reach, and nothing about the operator's machine.
+fn about(plan: &Plan) -> String {
+    let routes: Vec<_> = plan
+        .reach
+        .routes
+        .iter()
+        .map(|r| serde_json::json!({ "url": route_url(&r.path), "upstream": r.upstream, "allow": r.allow }))
+        .collect();
+    let about = serde_json::json!({
+        "hosts": plan.reach.hosts,
+        "not_inspected": plan.reach.not_inspected,
+        "routes": routes,
+        "limits": plan.reach.limits,
+    });
+    format!("{about:#}\n")
+}
+
+fn route_url(path: &str) -> String {
+    format!("http://{}:{}{path}", cred_proxy::config::NAME, cred_proxy::config::PORT)
+}

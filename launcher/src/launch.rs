@@ -1,0 +1,257 @@
+//! Carries out a plan. It decides nothing, it never drops a call that changes something, and whatever happens in it,
+//! what it made is in the undo stack before it was made.
+
+use crate::compare;
+use crate::control::{self, BringError, Sidecar};
+use crate::engine::{Engine, EngineError, Kind, Step};
+use crate::plan::provision::{self, Identity, ImageFiles, ProvisionError};
+use crate::plan::{Action, Plan};
+use crate::state::LogFile;
+use crate::stop::{Level, Stop};
+use crate::transfer;
+use crate::undo::UndoStack;
+use futures_util::{FutureExt, StreamExt};
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// How long a one-shot may run.
+const ONCE_WITHIN: Duration = Duration::from_secs(20);
+
+/// Bytes that a plan names and does not hold.
+pub struct Supplies {
+    /// What each container is told on its standard input, by the container's name.
+    pub feeds: BTreeMap<String, zeroize::Zeroizing<Vec<u8>>>,
+    /// What goes into the agent's container.
+    pub brought: provision::Brought,
+    /// Where the baseline of the workspace is written: what the agent was given.
+    pub baseline: PathBuf,
+}
+
+/// What a launch works with.
+pub struct Launch<'a, E: Engine> {
+    /// The engine.
+    pub engine: &'a E,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The bytes.
+    pub supplies: &'a Supplies,
+    /// The wish to end.
+    pub stop: &'a Stop,
+    /// The bottle's log.
+    pub log: &'a Arc<LogFile>,
+    /// Told what is going on, in words for people.
+    pub progress: &'a (dyn Fn(&str) + Send + Sync),
+    /// Told what a person should still see afterwards.
+    pub notify: &'a (dyn Fn(&str) + Send + Sync),
+    identity: OnceLock<Identity>,
+}
+
+/// What runs after a launch. Dropping it ends every container of the bottle.
+pub struct Running {
+    /// Every container that is held, by role.
+    pub sidecars: BTreeMap<String, Sidecar>,
+    /// The agent's user.
+    pub identity: Identity,
+}
+
+/// Why a launch did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// Somebody wanted the end.
+    #[error("stopped")]
+    Stopped,
+    /// The engine refused.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A container did not come up.
+    #[error(transparent)]
+    Bring(BringError),
+    /// What the engine made is not what was planned.
+    #[error("the engine did not make what was planned: {}", .0.join("; "))]
+    Different(Vec<String>),
+    /// A one-shot failed.
+    #[error("{container} ended with status {status}{said}")]
+    Once {
+        /// Its container.
+        container: String,
+        /// Its status.
+        status: i64,
+        /// What it said.
+        said: String,
+    },
+    /// The agent's files could not be made.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    /// The workspace could not be copied.
+    #[error("the workspace cannot be copied into the bottle")]
+    Workspace(#[source] transfer::TransferError),
+    /// The code of a step panicked.
+    #[error("a step of the launch panicked: {0}")]
+    Panicked(String),
+}
+
+impl LaunchError {
+    /// May another try with other subnets or names succeed?
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Engine(error) if error.kind == Kind::Overlap)
+    }
+}
+
+impl<'a, E: Engine> Launch<'a, E> {
+    /// Puts a launch together.
+    pub fn new(
+        engine: &'a E,
+        plan: &'a Plan,
+        supplies: &'a Supplies,
+        stop: &'a Stop,
+        log: &'a Arc<LogFile>,
+        progress: &'a (dyn Fn(&str) + Send + Sync),
+        notify: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> Self {
+        Self { engine, plan, supplies, stop, log, progress, notify, identity: OnceLock::new() }
+    }
+
+    /// Carries the plan out, stage by stage. What has to be taken back, after success and failure alike, is in `undo`.
+    pub async fn run(&self, undo: &mut UndoStack) -> Result<Running, LaunchError> {
+        let mut sidecars = BTreeMap::new();
+        for stage in &self.plan.stages {
+            if self.stop.level() > Level::Run {
+                return Err(LaunchError::Stopped);
+            }
+            undo.stage();
+            for action in stage.lanes.iter().flatten() {
+                // Pushed first: a lost answer may hide a done deed.
+                action.undo(&self.plan.owner).into_iter().for_each(|u| undo.push(u));
+            }
+            let lanes = stage.lanes.iter().map(|lane| AssertUnwindSafe(self.lane(lane)).catch_unwind());
+            let mut failed = None;
+            // Every lane runs to its end, also when another has failed: a dropped call might still take effect.
+            for ended in futures_util::future::join_all(lanes).await {
+                match ended {
+                    Ok(Ok(brought)) => sidecars.extend(brought.into_iter().map(|s| (s.role.clone(), s))),
+                    Ok(Err(error)) => failed = Some(first(failed, error)),
+                    Err(panic) => failed = Some(first(failed, LaunchError::Panicked(words(panic.as_ref())))),
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        let identity = self.identity.get().cloned();
+        let identity = identity.ok_or_else(|| LaunchError::Panicked("the plan has no agent".to_owned()))?;
+        Ok(Running { sidecars, identity })
+    }
+
+    async fn lane(&self, lane: &[Action]) -> Result<Vec<Sidecar>, LaunchError> {
+        let mut brought = Vec::new();
+        for action in lane {
+            if self.stop.level() > Level::Run {
+                return Err(LaunchError::Stopped);
+            }
+            brought.extend(self.act(action).await?);
+        }
+        Ok(brought)
+    }
+
+    async fn act(&self, action: &Action) -> Result<Option<Sidecar>, LaunchError> {
+        match action {
+            Action::Network(spec) => self.engine.apply(&Step::CreateNetwork(spec.clone())).await?,
+            Action::Container(spec) => self.engine.apply(&Step::CreateContainer((**spec).clone())).await?,
+            Action::Connect { container, network, address } => {
+                let step =
+                    Step::Connect { container: container.clone(), network: network.clone(), address: *address };
+                self.engine.apply(&step).await?;
+            }
+            Action::Provision { container } => self.provision(container).await?,
+            Action::Workspace { container, from } => {
+                let identity = self.identity.get().cloned().unwrap_or(Identity { uid: 0, gid: 0, home: String::new() });
+                transfer::copy_in(self.engine, container, from, &identity, &self.supplies.baseline, self.progress, self.notify)
+                    .await
+                    .map_err(LaunchError::Workspace)?;
+            }
+            Action::Compare => {
+                let owner = &self.plan.owner;
+                let observed = self.engine.observe(&owner.host, &owner.state).await?;
+                let differences = compare::differences(self.plan, &observed);
+                if !differences.is_empty() {
+                    return Err(LaunchError::Different(differences));
+                }
+            }
+            Action::Bring { container, role } => return self.bring(container, role).await.map(Some),
+            Action::Once { container } => self.once(container).await?,
+        }
+        Ok(None)
+    }
+
+    async fn bring(&self, container: &str, role: &str) -> Result<Sidecar, LaunchError> {
+        let feed = self.supplies.feeds.get(container).map(|f| f.as_slice()).unwrap_or_default();
+        control::bring(self.engine, container, role, feed, self.log, self.stop).await.map_err(|error| match error {
+            BringError::Stopped => LaunchError::Stopped,
+            BringError::Engine(error) => LaunchError::Engine(error),
+            error @ (BringError::Feed { .. } | BringError::Ended { .. } | BringError::Late { .. }) => {
+                LaunchError::Bring(error)
+            }
+        })
+    }
+
+    /// Writes the agent's files. Who it is follows from the image's own passwd, which is read here.
+    async fn provision(&self, container: &str) -> Result<(), LaunchError> {
+        let text = |path: &'static str| transfer::read_text(self.engine, container, path);
+        let (passwd, group, roots) = tokio::try_join!(text("/etc/passwd"), text("/etc/group"), self.roots(container))?;
+        let image = ImageFiles { passwd, group, roots };
+        let user = &self.plan.session.user;
+        let identity = provision::identity(user, &image)?;
+        let workspace = self.plan.session.workdir.as_deref() == Some(crate::plan::agent::WORKSPACE);
+        let archive = provision::archive(user, &identity, &image, &self.supplies.brought, workspace)?;
+        let bytes = futures_util::stream::once(async move { Ok(bytes::Bytes::from(archive)) }).boxed();
+        self.engine.put(container, "/", bytes).await?;
+        self.identity.get_or_init(|| identity);
+        Ok(())
+    }
+
+    async fn roots(&self, container: &str) -> Result<Option<String>, EngineError> {
+        for path in provision::BUNDLES_OF_IMAGES {
+            if let Some(pem) = transfer::read_text(self.engine, container, path).await? {
+                return Ok(Some(pem));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn once(&self, container: &str) -> Result<(), LaunchError> {
+        let streams = self.engine.attach(container).await?;
+        self.engine.apply(&Step::Start { container: container.to_owned() }).await?;
+        let said = tokio::spawn(transfer::last_words(streams.output));
+        let ended = tokio::time::timeout(ONCE_WITHIN, self.engine.wait_exit(container)).await;
+        drop(streams.input);
+        match ended {
+            Ok(Ok(0)) => Ok(()),
+            Ok(Ok(status)) => {
+                let said = said.await.unwrap_or_default();
+                Err(LaunchError::Once { container: container.to_owned(), status, said })
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(LaunchError::Once {
+                container: container.to_owned(),
+                status: -1,
+                said: format!(" (it did not end within {} s)", ONCE_WITHIN.as_secs()),
+            }),
+        }
+    }
+}
+
+/// The error to show when several lanes failed: the first, but never "stopped" where something really broke.
+fn first(before: Option<LaunchError>, now: LaunchError) -> LaunchError {
+    match before {
+        None | Some(LaunchError::Stopped) => now,
+        Some(before) => before,
+    }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
+}

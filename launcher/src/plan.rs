@@ -1,0 +1,383 @@
+//! A launch as data. `Bottle + Facts -> Plan` is pure and holds every decision and every name; `launch.rs` carries it
+//! out and decides nothing. No engine id and no secret is ever in a plan: it names secrets, the bytes travel apart.
+
+use crate::engine::{ContainerSpec, ImageFacts, NetworkSpec, Owner, Subnet};
+use crate::manifest::{Agent, Bottle};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+pub mod agent;
+pub mod hardening;
+pub mod network;
+pub mod print;
+pub mod provision;
+pub mod reach;
+pub mod seccomp;
+pub mod sidecar;
+
+/// What an operator asked for, all of it known before the engine is asked anything.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Order {
+    /// Who it will belong to; the id is chosen.
+    pub owner: Owner,
+    /// The agent.
+    pub agent: Agent,
+    /// The bottle.
+    pub bottle: Bottle,
+    /// The program to run instead of the image's own.
+    pub command: Vec<String>,
+    /// The prompt of a headless session.
+    pub prompt: Option<String>,
+    /// The directory that comes along; `None`: nothing does.
+    pub workspace: Option<PathBuf>,
+    /// Where the networks are taken from.
+    pub subnet_pool: Subnet,
+    /// References of the images that are not the agent's.
+    pub images: SidecarImages,
+    /// Which try this is: each looks for subnets further on.
+    pub attempt: u32,
+}
+
+/// References of the images of the sidecars, as they will be on the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SidecarImages {
+    /// pipelock under `bottle-init`.
+    pub pipelock: String,
+    /// cred-proxy.
+    pub cred_proxy: String,
+    /// The wall.
+    pub wall: String,
+}
+
+/// A launch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Whose it is.
+    pub owner: Owner,
+    /// Who has which address.
+    pub addresses: Addresses,
+    /// What is done, stage by stage.
+    pub stages: Vec<Stage>,
+    /// What runs at the end of it.
+    pub session: Session,
+    /// pipelock's configuration.
+    pub pipelock: String,
+    /// route-pipelock's configuration, when there are routes.
+    pub route_pipelock: Option<String>,
+    /// cred-proxy's table without certificates, when there are routes.
+    pub cred_proxy: Option<cred_proxy::config::Config>,
+    /// What the agent will be able to reach and hold, for people.
+    pub reach: reach::Reach,
+}
+
+/// Steps that may run at once. A stage begins when the one before has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Its name, for people.
+    pub name: String,
+    /// Lanes run at once; the actions of a lane one after another.
+    pub lanes: Vec<Vec<Action>>,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// Creates a network.
+    Network(NetworkSpec),
+    /// Creates a container.
+    Container(Box<ContainerSpec>),
+    /// Puts a container on one more network.
+    Connect {
+        /// The container.
+        container: String,
+        /// The network.
+        network: String,
+        /// Its address there; `None` lets the engine choose (on networks that are not ours).
+        address: Option<Ipv4Addr>,
+    },
+    /// Writes the agent's files into its created container: first process, certificates, user, prompt.
+    Provision {
+        /// The container.
+        container: String,
+    },
+    /// Copies the workspace into the agent's created container, and saves it at the end.
+    Workspace {
+        /// The container.
+        container: String,
+        /// The directory on the host.
+        from: PathBuf,
+    },
+    /// Reads back what the engine made and compares it with the plan.
+    Compare,
+    /// Attaches to a container, starts it, sends it what it must know, and waits until it says that it is ready.
+    Bring {
+        /// The container.
+        container: String,
+        /// Its role.
+        role: String,
+    },
+    /// Starts a container that does one thing and ends; anything but success ends the launch.
+    Once {
+        /// The container.
+        container: String,
+    },
+}
+
+/// What takes a plan's actions back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Undo {
+    /// Brings the workspace home from the agent's container, running or not.
+    SaveWorkspace {
+        /// The container.
+        container: String,
+    },
+    /// Takes an object off the engine.
+    Engine(crate::engine::Undo),
+}
+
+/// The program that the bottle is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The agent's container.
+    pub container: String,
+    /// Program and arguments; `None`: the image's own, and the image is not there yet.
+    pub argv: Option<Vec<String>>,
+    /// The user that the manifest or the image names; `None`: uid 1000 `agent`, written in; unknown without the image.
+    pub user: AgentUser,
+    /// Where it starts.
+    pub workdir: Option<String>,
+    /// Names of variables and where their values come from.
+    pub env: BTreeMap<String, crate::manifest::EnvValue>,
+    /// Is it given a prompt on its standard input?
+    pub headless: bool,
+}
+
+/// The user the agent runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentUser {
+    /// A user of the image, by name or number.
+    OfImage(String),
+    /// uid and gid 1000, written into the image's passwd as `agent`.
+    Added,
+    /// The image is not there yet.
+    Unknown,
+}
+
+/// Who has which address. Sidecars that may come later have theirs from the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The agent's network.
+    pub internal: Subnet,
+    /// The way out; `None`: an existing network is used.
+    pub egress: Option<Subnet>,
+    /// Between cred-proxy, git-gate and route-pipelock. Kept free also when nothing needs it yet.
+    pub routes: Subnet,
+    /// pipelock, on the internal network.
+    pub pipelock: Ipv4Addr,
+    /// cred-proxy, on the internal network.
+    pub cred_proxy: Ipv4Addr,
+    /// git-gate, on the internal network.
+    pub git_gate: Ipv4Addr,
+    /// supervise, on the internal network.
+    pub supervise: Ipv4Addr,
+    /// The agent, on the internal network.
+    pub agent: Ipv4Addr,
+    /// route-pipelock, on the routes network.
+    pub route_pipelock: Ipv4Addr,
+    /// cred-proxy, on the routes network.
+    pub cred_proxy_routes: Ipv4Addr,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// No free subnets are left in the pool.
+    #[error("no three free /28 subnets are left in {pool}")]
+    SubnetsExhausted {
+        /// The pool.
+        pool: Subnet,
+    },
+    /// The manifest's network is not there.
+    #[error("the engine has no network {name:?} (egress.network)")]
+    NoNetwork {
+        /// The network.
+        name: String,
+    },
+    /// gVisor was asked for and is not there.
+    #[error("the engine has no runtime \"runsc\"")]
+    NoRunsc,
+    /// gVisor sends past the wall on this kernel.
+    #[error("runsc needs the netdev egress hook of Linux 5.16, and the engine's kernel is {kernel}")]
+    WallBlind {
+        /// The engine's kernel.
+        kernel: String,
+    },
+    /// The agent would be the first process's user.
+    #[error("the agent's user may not be {uid}: it is the user of the bottle's own first process")]
+    ReservedUser {
+        /// The user.
+        uid: u32,
+    },
+    /// The manifest names no command, and neither does the image.
+    #[error("the image {image} names no program to run")]
+    NoCommand {
+        /// The image.
+        image: String,
+    },
+    /// pipelock's configuration could not be made.
+    #[error("pipelock's configuration cannot be made: {0}")]
+    Pipelock(String),
+}
+
+impl PlanError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::SubnetsExhausted { .. } => {
+                "stop a bottle, run `launcher cleanup`, or set a larger `subnet_pool` in config.toml".to_owned()
+            }
+            Self::NoNetwork { name } => format!("create it (`docker network create {name}`) or take the key out"),
+            Self::NoRunsc => "install gVisor in the engine, or say `runtime: auto` or `runtime: runc`".to_owned(),
+            Self::WallBlind { .. } => "say `runtime: runc`, or use a newer kernel".to_owned(),
+            Self::ReservedUser { .. } => "give the agent another user in the manifest (`agent.user`)".to_owned(),
+            Self::NoCommand { .. } => "name one after `--`: launcher run <agent> -- PROGRAM ARGS".to_owned(),
+            Self::Pipelock(_) => "run `launcher check` on the bottle's manifest".to_owned(),
+        }
+    }
+}
+
+/// What planning must know of the machine, as far as an engine has answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The engine, when one answers.
+    pub engine: Option<crate::engine::EngineFacts>,
+    /// The agent's image, when the engine has it.
+    pub agent_image: Option<ImageFacts>,
+}
+
+/// Plans a launch. Pure: the same order and facts give the same plan. Without engine facts everything that only an
+/// engine knows is left unknown, and the plan can be printed but not carried out.
+pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
+    let addresses = network::addresses(order, facts)?;
+    let routed = !order.bottle.routes.is_empty();
+    let names = Names::of(&order.owner.id);
+    let runtime = agent::runtime(order, facts)?;
+    let session = agent::session(order, facts, &names)?;
+
+    let mut containers: Vec<Vec<Action>> = vec![agent::created(order, &addresses, &names, runtime.as_deref())];
+    containers.push(sidecar::pipelock(order, &addresses, &names));
+    if routed {
+        containers.push(sidecar::route_pipelock(order, &addresses, &names));
+        containers.push(sidecar::cred_proxy(order, &addresses, &names));
+    }
+    let mut starts = vec![vec![bring(&names.agent, "agent"), Action::Once { container: names.wall.clone() }]];
+    starts.push(vec![bring(&names.pipelock, "pipelock")]);
+    if routed {
+        starts.push(vec![bring(&names.route_pipelock, "route-pipelock")]);
+        starts.push(vec![bring(&names.cred_proxy, "cred-proxy")]);
+    }
+    let stages = vec![
+        Stage { name: "networks".to_owned(), lanes: network::created(order, &addresses, &names) },
+        Stage { name: "containers".to_owned(), lanes: containers },
+        Stage { name: "compare".to_owned(), lanes: vec![vec![Action::Compare]] },
+        Stage { name: "start".to_owned(), lanes: starts },
+    ];
+    Ok(Plan {
+        owner: order.owner.clone(),
+        stages,
+        session,
+        pipelock: sidecar::pipelock_yaml(order, &addresses)?,
+        route_pipelock: routed.then(|| sidecar::route_pipelock_yaml(order, &addresses)).transpose()?,
+        cred_proxy: routed.then(|| sidecar::cred_proxy_config(order, &addresses)),
+        reach: reach::reach(order, facts),
+        addresses,
+    })
+}
+
+/// The names of everything a bottle may have on the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The agent's network.
+    pub internal: String,
+    /// The way out.
+    pub egress: String,
+    /// Between cred-proxy, git-gate and route-pipelock.
+    pub routes: String,
+    /// The agent's container.
+    pub agent: String,
+    /// The one-shot that walls the agent's network in.
+    pub wall: String,
+    /// The agent's pipelock.
+    pub pipelock: String,
+    /// The pipelock of the routes.
+    pub route_pipelock: String,
+    /// cred-proxy.
+    pub cred_proxy: String,
+}
+
+impl Names {
+    /// The names of bottle `id`.
+    pub fn of(id: &str) -> Self {
+        let name = |role: &str| format!("bottle-{id}-{role}");
+        Self {
+            internal: name("internal"),
+            egress: name("egress"),
+            routes: name("routes"),
+            agent: name("agent"),
+            wall: name("wall"),
+            pipelock: name("pipelock"),
+            route_pipelock: name("route-pipelock"),
+            cred_proxy: name("cred-proxy"),
+        }
+    }
+}
+
+impl Plan {
+    /// What will have to be taken back, in the order of the plan. Recorded on the host before the first step, so that a
+    /// sweep removes nothing that no plan named.
+    pub fn undos(&self) -> Vec<Undo> {
+        self.stages.iter().flat_map(|s| &s.lanes).flatten().filter_map(|a| a.undo(&self.owner)).collect()
+    }
+
+    /// Every network and container of the plan.
+    pub fn made(&self) -> (Vec<&NetworkSpec>, Vec<&ContainerSpec>) {
+        let mut networks = Vec::new();
+        let mut containers = Vec::new();
+        for action in self.stages.iter().flat_map(|s| &s.lanes).flatten() {
+            match action {
+                Action::Network(spec) => networks.push(spec),
+                Action::Container(spec) => containers.push(spec.as_ref()),
+                Action::Connect { .. }
+                | Action::Provision { .. }
+                | Action::Workspace { .. }
+                | Action::Compare
+                | Action::Bring { .. }
+                | Action::Once { .. } => {}
+            }
+        }
+        (networks, containers)
+    }
+}
+
+impl Action {
+    /// What takes this action back; `None` where an earlier undo does.
+    pub fn undo(&self, owner: &Owner) -> Option<Undo> {
+        use crate::engine::Undo as E;
+        let owner = owner.clone();
+        match self {
+            Self::Network(spec) => Some(Undo::Engine(E::RemoveNetwork { name: spec.name.clone(), owner })),
+            Self::Container(spec) => Some(Undo::Engine(E::RemoveContainer { name: spec.name.clone(), owner })),
+            Self::Workspace { container, .. } => Some(Undo::SaveWorkspace { container: container.clone() }),
+            Self::Connect { .. } | Self::Provision { .. } | Self::Compare | Self::Bring { .. } | Self::Once { .. } => None,
+        }
+    }
+}
+
+fn bring(container: &str, role: &str) -> Action {
+    Action::Bring { container: container.to_owned(), role: role.to_owned() }
+}

@@ -1,0 +1,91 @@
+//! Subnets and addresses. Three /28 a bottle, side by side, looked for from a hash of the bottle's id, so that many
+//! launchers on one engine rarely ask for the same ones; what the engine already has is skipped.
+
+use super::{Action, Addresses, Facts, Names, Order, PlanError};
+use crate::engine::{NetworkSpec, Subnet};
+use sha2::{Digest, Sha256};
+
+/// Prefix of each network: room for 13 containers and the gateway's address.
+const PREFIX: u8 = 28;
+const SIZE: u32 = 1 << (32 - PREFIX);
+/// internal, egress, routes.
+const NETWORKS: u32 = 3;
+
+// Places inside a network; the first address is the gateway's, also where no host answers at it.
+const PIPELOCK: u32 = 2;
+const CRED_PROXY: u32 = 3;
+const GIT_GATE: u32 = 4;
+const SUPERVISE: u32 = 5;
+const AGENT: u32 = 6;
+const ROUTE_PIPELOCK: u32 = 2;
+
+/// Chooses the bottle's subnets and everybody's address.
+pub fn addresses(order: &Order, facts: &Facts) -> Result<Addresses, PlanError> {
+    let pool = order.subnet_pool;
+    let taken: Vec<Subnet> = facts.engine.iter().flat_map(|e| e.networks.values().flatten().copied()).collect();
+    let blocks = (1u64 << (32 - u32::from(pool.prefix))) / u64::from(SIZE * NETWORKS);
+    let exhausted = PlanError::SubnetsExhausted { pool };
+    if blocks == 0 {
+        return Err(exhausted);
+    }
+    let start = seed(&order.owner.id, &order.owner.state) + u64::from(order.attempt) * 7;
+    let free = (0..blocks)
+        .map(|n| block(pool, (start.wrapping_add(n)) % blocks))
+        .find(|nets| nets.iter().all(|net| !taken.iter().any(|t| t.overlaps(*net))));
+    let [internal, egress, routes] = free.ok_or(exhausted)?;
+    let egress = match &order.bottle.egress.network {
+        None => Some(egress),
+        Some(name) => {
+            if facts.engine.as_ref().is_some_and(|e| !e.networks.contains_key(name)) {
+                return Err(PlanError::NoNetwork { name: name.clone() });
+            }
+            None
+        }
+    };
+    Ok(Addresses {
+        internal,
+        egress,
+        routes,
+        pipelock: internal.address(PIPELOCK),
+        cred_proxy: internal.address(CRED_PROXY),
+        git_gate: internal.address(GIT_GATE),
+        supervise: internal.address(SUPERVISE),
+        agent: internal.address(AGENT),
+        route_pipelock: routes.address(ROUTE_PIPELOCK),
+        cred_proxy_routes: routes.address(CRED_PROXY),
+    })
+}
+
+/// The networks to create, each in a lane of its own.
+pub fn created(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Vec<Action>> {
+    let network = |name: &str, role: &str, subnet, internal, icc| {
+        vec![Action::Network(NetworkSpec {
+            name: name.to_owned(),
+            role: role.to_owned(),
+            owner: order.owner.clone(),
+            subnet,
+            internal,
+            icc,
+        })]
+    };
+    let mut lanes = vec![network(&names.internal, "internal", addresses.internal, true, true)];
+    if let Some(egress) = addresses.egress {
+        // Nothing of one bottle has business with anything else on its way out: no traffic between containers.
+        lanes.push(network(&names.egress, "egress", egress, false, false));
+    }
+    if !order.bottle.routes.is_empty() {
+        lanes.push(network(&names.routes, "routes", addresses.routes, true, true));
+    }
+    lanes
+}
+
+fn block(pool: Subnet, n: u64) -> [Subnet; NETWORKS as usize] {
+    let first = u32::try_from(n).unwrap_or(u32::MAX).wrapping_mul(SIZE * NETWORKS);
+    let net = |i: u32| Subnet { base: pool.address(first.wrapping_add(i * SIZE)), prefix: PREFIX };
+    [net(0), net(1), net(2)]
+}
+
+fn seed(id: &str, state: &str) -> u64 {
+    let hash = Sha256::new().chain_update(state).chain_update([0]).chain_update(id).finalize();
+    hash.iter().take(6).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}

@@ -1,0 +1,187 @@
+//! How a plan prints: for people, as stable JSON, as the page of the preflight, and the report at the end. Pure.
+
+use super::reach::Reach;
+use super::{Action, AgentUser, Plan};
+use crate::engine::NetworkMode;
+use crate::report::Report;
+use crate::ui::clean;
+use crate::workspace::Survey;
+use std::fmt::Write as _;
+
+/// Sensitive files and left-out files that are named one by one.
+const NAMED_MAX: usize = 8;
+
+/// The plan for people: what is done, in order.
+pub fn text(plan: &Plan) -> String {
+    let mut out = format!("bottle {}\n", plan.owner.id);
+    for (n, stage) in plan.stages.iter().enumerate() {
+        let _ = writeln!(out, "\nstage {}: {}", n + 1, stage.name);
+        for lane in &stage.lanes {
+            for (m, action) in lane.iter().enumerate() {
+                let mark = if m == 0 { "-" } else { " " };
+                let _ = writeln!(out, "  {mark} {}", sentence(action));
+            }
+        }
+    }
+    let session = &plan.session;
+    let argv = session.argv.as_ref().map_or_else(|| "the image's own program".to_owned(), |a| clean(&a.join(" ")));
+    let user = match &session.user {
+        AgentUser::OfImage(user) => user.clone(),
+        AgentUser::Added => "agent (1000, added)".to_owned(),
+        AgentUser::Unknown => "unknown until the image is there".to_owned(),
+    };
+    let _ = writeln!(out, "\nthen: {argv}\n  as {user}");
+    if let Some(workdir) = &session.workdir {
+        let _ = writeln!(out, "  in {workdir}");
+    }
+    let _ = writeln!(out, "\n{}", reach_lines(&plan.reach));
+    out
+}
+
+/// The plan for programs. It holds no secret: the plan's types have no place for one, and values of the manifest's
+/// literal variables are left out here, since a manifest is not always written with care.
+pub fn json(plan: &Plan) -> String {
+    let mut value = serde_json::to_value(plan).unwrap_or_default();
+    if let Some(env) = value.pointer_mut("/session/env").and_then(serde_json::Value::as_object_mut) {
+        for value in env.values_mut() {
+            if let Some(literal) = value.get_mut("literal") {
+                *literal = serde_json::Value::from("[redacted]");
+            }
+        }
+    }
+    format!("{value:#}\n")
+}
+
+fn sentence(action: &Action) -> String {
+    match action {
+        Action::Network(spec) => {
+            let kind = if spec.internal { "internal, no address of the host" } else { "the way out" };
+            format!("network {} {} ({kind})", spec.name, spec.subnet)
+        }
+        Action::Container(spec) => {
+            let place = match &spec.network {
+                NetworkMode::On { network, address: Some(address), .. } => format!("at {address} on {network}"),
+                NetworkMode::On { network, address: None, .. } => format!("on {network}"),
+                NetworkMode::Of(container) => format!("in the network of {container}"),
+                NetworkMode::None => "without a network".to_owned(),
+            };
+            format!("container {} from {} {place}", spec.name, spec.image)
+        }
+        Action::Connect { container, network, address } => {
+            let address = address.map(|a| format!(" at {a}")).unwrap_or_default();
+            format!("connect {container} to {network}{address}")
+        }
+        Action::Provision { container } => format!("write the agent's files into {container}"),
+        Action::Workspace { container, from } => format!("copy {} into {container}", from.display()),
+        Action::Compare => "read everything back and compare it with this plan".to_owned(),
+        Action::Bring { container, role } => format!("start {container} and wait until {role} is ready"),
+        Action::Once { container } => format!("run {container} to its end"),
+    }
+}
+
+/// What the agent will be able to reach and hold, and what comes along.
+pub fn preflight(reach: &Reach, id: &str, survey: Option<&Survey>) -> String {
+    let mut out = format!("{}\n{}", format_args!("The bottle {id} gives its agent:"), reach_lines(reach));
+    let Some(survey) = survey else { return out };
+    let mib = survey.bytes.div_ceil(1 << 20);
+    let _ = write!(out, "\n  {:<14} {} files, {mib} MiB", "", survey.files);
+    named(&mut out, "with secrets?", survey.sensitive.iter().map(ToString::to_string));
+    named(&mut out, "left out", survey.left_out.iter().map(|(path, why)| format!("{path} ({why})")));
+    out
+}
+
+fn named(out: &mut String, label: &str, items: impl ExactSizeIterator<Item = String>) {
+    let total = items.len();
+    for (n, item) in items.take(NAMED_MAX).enumerate() {
+        let label = if n == 0 { label } else { "" };
+        let _ = write!(out, "\n  {label:<14} {}", clean(&item));
+    }
+    if total > NAMED_MAX {
+        let _ = write!(out, "\n  {:<14} and {} more", "", total - NAMED_MAX);
+    }
+}
+
+fn reach_lines(reach: &Reach) -> String {
+    let mut lines: Vec<(String, String)> = Vec::new();
+    let mut line = |label: &str, text: String| lines.push((label.to_owned(), text));
+    line("image", match &reach.image_id {
+        Some(id) => format!("{} ({})", reach.image, id.get(..19).unwrap_or(id)),
+        None => format!("{} (not here yet)", reach.image),
+    });
+    line("user", reach.user.clone());
+    line("hosts", or_nothing(&reach.hosts));
+    if !reach.not_inspected.is_empty() {
+        line("not inspected", reach.not_inspected.join(", "));
+    }
+    if !reach.private.is_empty() {
+        line("private", reach.private.join(", "));
+    }
+    if reach.agent_credentials {
+        line("credentials", "its own Authorization and X-Api-Key headers may leave".to_owned());
+    }
+    if let Some(network) = &reach.network {
+        line("goes out by", format!("the engine's network {network}"));
+    }
+    for route in &reach.routes {
+        let inspected = if route.inspected { "" } else { ", not inspected" };
+        line("route", format!("{} -> {} (credential: {}{inspected})", route.path, route.upstream, route.credential));
+        line("", format!("may {}", route.allow.join(", ")));
+    }
+    for (name, source) in &reach.env {
+        line("holds", format!("{name} ({source})"));
+    }
+    line("workspace", reach.workspace.as_ref().map_or_else(|| "nothing".to_owned(), |w| format!("a copy of {w}")));
+    line("limits", reach.limits.clone());
+    line("runtime", reach.runtime.clone());
+    line("pipelock", reach.pipelock.clone());
+    let rows: Vec<_> = lines.iter().map(|(label, text)| format!("  {label:<14} {}", clean(text))).collect();
+    rows.join("\n")
+}
+
+fn or_nothing(list: &[String]) -> String {
+    if list.is_empty() { "none".to_owned() } else { list.join(", ") }
+}
+
+/// What happened, at the end.
+pub fn report(report: &Report, id: &str) -> String {
+    let mut out = format!("bottle {id} ended after {}", duration(report.seconds));
+    if let Some(status) = report.agent_status {
+        let _ = write!(out, ", its agent with status {status}");
+    }
+    let counted = |(name, count): (&String, &u64)| format!("{} ({count})", clean(name));
+    let mut row = |label: &str, items: Vec<String>| {
+        if !items.is_empty() {
+            let more = items.len().saturating_sub(NAMED_MAX);
+            let shown = items.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            let _ = write!(out, "\n  {label:<14} {shown}{more}");
+        }
+    };
+    row("reached", report.reached.iter().map(counted).collect());
+    row("refused", report.denied.iter().map(|(host, (n, _))| format!("{} ({n})", clean(host))).collect());
+    row("credentials", report.credential_uses.iter().map(counted).collect());
+    if report.workspace.is_some() {
+        row("the work", vec![format!("launcher diff {id}, launcher take {id}")]);
+    }
+    out
+}
+
+fn duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s} s"),
+        (h, m, _) => format!("{h} h {m} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_readable() {
+        for (seconds, text) in [(0, "0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What the agent will be able to reach and hold: the page a person says yes or no to.
+
+use super::{Facts, Order};
+use crate::manifest::{EnvValue, ImageSource, TokenRef};
+use serde::{Deserialize, Serialize};
+
+/// What the agent will be able to reach and hold. Names, never values.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// Where the agent's container comes from.
+    pub image: String,
+    /// Its content address, when the image is there.
+    pub image_id: Option<String>,
+    /// Whom it runs as, in words.
+    pub user: String,
+    /// Hosts it may reach.
+    pub hosts: Vec<String>,
+    /// Hosts whose TLS is not opened, and so not read.
+    pub not_inspected: Vec<String>,
+    /// Hosts that may resolve to private addresses.
+    pub private: Vec<String>,
+    /// May its own `Authorization` and `X-Api-Key` headers leave?
+    pub agent_credentials: bool,
+    /// The existing network it goes out by.
+    pub network: Option<String>,
+    /// Routes of cred-proxy.
+    pub routes: Vec<RouteReach>,
+    /// Variables it holds, and where each value comes from.
+    pub env: Vec<(String, String)>,
+    /// The directory that comes along.
+    pub workspace: Option<String>,
+    /// `2 cpus, 4 GiB, …`.
+    pub limits: String,
+    /// `runc`, `runsc`, or the engine's default.
+    pub runtime: String,
+    /// pipelock's image.
+    pub pipelock: String,
+}
+
+/// A route as a person sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteReach {
+    /// Its path.
+    pub path: String,
+    /// Where it leads.
+    pub upstream: String,
+    /// Where its credential comes from.
+    pub credential: String,
+    /// Is its TLS opened and its bodies read?
+    pub inspected: bool,
+    /// What may pass.
+    pub allow: Vec<String>,
+}
+
+/// Sums up an order.
+pub fn reach(order: &Order, facts: &Facts) -> Reach {
+    let bottle = &order.bottle;
+    let strings = |list: &[crate::manifest::host::HostPattern]| list.iter().map(ToString::to_string).collect();
+    let routes = bottle.routes.iter().map(|route| RouteReach {
+        path: route.path.clone(),
+        upstream: route.upstream.to_string(),
+        credential: route.token_ref.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
+        inspected: route.inspect,
+        allow: route.allow.clone(),
+    });
+    Reach {
+        image: match &bottle.agent.image {
+            ImageSource::Reference(reference) => reference.clone(),
+            ImageSource::Dockerfile { path, .. } => format!("built from {}", path.display()),
+        },
+        image_id: facts.agent_image.as_ref().map(|i| i.id.clone()),
+        user: bottle.agent.user.clone().unwrap_or_else(|| "the image's, never root".to_owned()),
+        hosts: strings(&bottle.egress.allowlist),
+        not_inspected: strings(&bottle.egress.passthrough),
+        private: bottle.egress.allow_private.iter().map(ToString::to_string).collect(),
+        agent_credentials: bottle.egress.agent_credentials,
+        network: bottle.egress.network.clone(),
+        routes: routes.collect(),
+        env: bottle.env.iter().map(|(name, value)| (name.clone(), value.source().to_owned())).collect(),
+        workspace: order.workspace.as_ref().map(|w| w.display().to_string()),
+        limits: bottle.limits.to_string(),
+        runtime: match super::agent::runtime(order, facts) {
+            Ok(Some(name)) => name,
+            Ok(None) if facts.engine.is_some() => "the engine's default".to_owned(),
+            Ok(None) | Err(_) => "unknown without an engine".to_owned(),
+        },
+        pipelock: order.images.pipelock.clone(),
+    }
+}
+
+impl EnvValue {
+    /// Where the value comes from, without the value.
+    pub fn source(&self) -> &'static str {
+        match self {
+            Self::Literal(_) => "written in the manifest",
+            Self::Host(_) => "from this machine's environment",
+            Self::Ask(_) => "asked for at launch",
+        }
+    }
+}
+
+impl std::fmt::Display for TokenRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "variable {name}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Command { argv, .. } => write!(f, "command {}", argv.first().map_or("", String::as_str)),
+        }
+    }
+}
+
+impl std::fmt::Display for crate::manifest::Upstream {
+    /// As a URL; the port is left out where it is the scheme's own.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scheme, own) = if self.https { ("https", 443) } else { ("http", 80) };
+        write!(f, "{scheme}://{}", self.host)?;
+        if self.port != own {
+            write!(f, ":{}", self.port)?;
+        }
+        f.write_str(&self.base)
+    }
+}
+
+impl std::fmt::Display for crate::manifest::Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+        write!(f, "{} cpus, {} memory, {} processes, {} disk", self.cpus, gib(self.memory_bytes), self.pids, gib(self.disk_bytes))?;
+        match self.time_s {
+            Some(s) => write!(f, ", {} min", s.div_ceil(60)),
+            None => Ok(()),
+        }
+    }
+}

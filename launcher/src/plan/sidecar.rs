@@ -1,0 +1,140 @@
+//! The sidecars of a bottle: their containers and their configuration.
+
+use super::{Action, Addresses, Names, Order, PlanError, hardening};
+use crate::engine::NetworkMode;
+use bottle_images::init;
+use cred_proxy::config as proxy;
+use pipelock_config::{AgentPolicy, Policy, RoutePolicy};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// The port of both pipelocks.
+pub const PIPELOCK_PORT: u16 = pipelock_config::PORT;
+/// The name by which the agent reaches its pipelock.
+pub const PIPELOCK: &str = "pipelock";
+/// The name by which cred-proxy reaches its own.
+pub const ROUTE_PIPELOCK: &str = "route-pipelock";
+
+/// The agent's pipelock: on the way out and on the internal network, listening on the latter alone.
+pub fn pipelock(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Action> {
+    let listen = SocketAddr::from((addresses.pipelock, PIPELOCK_PORT));
+    let spec = pipelock_container(order, names, &names.pipelock, "pipelock", listen);
+    let inside = (&names.internal, addresses.pipelock);
+    created(spec, inside)
+}
+
+/// The pipelock of the routes: on the way out and on the routes network, which the agent is not on.
+pub fn route_pipelock(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Action> {
+    let listen = SocketAddr::from((addresses.route_pipelock, PIPELOCK_PORT));
+    let spec = pipelock_container(order, names, &names.route_pipelock, "route-pipelock", listen);
+    created(spec, (&names.routes, addresses.route_pipelock))
+}
+
+/// cred-proxy: between the agent and route-pipelock, with no other way out.
+pub fn cred_proxy(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Action> {
+    let network = NetworkMode::On {
+        network: names.internal.clone(),
+        address: Some(addresses.cred_proxy),
+        aliases: Vec::new(),
+    };
+    let mut spec =
+        hardening::sidecar(order, &names.cred_proxy, "cred-proxy", &order.images.cred_proxy, network);
+    spec.hosts = BTreeMap::from([(ROUTE_PIPELOCK.to_owned(), addresses.route_pipelock)]);
+    created(spec, (&names.routes, addresses.cred_proxy_routes))
+}
+
+fn created(spec: crate::engine::ContainerSpec, (network, address): (&String, std::net::Ipv4Addr)) -> Vec<Action> {
+    let container = spec.name.clone();
+    vec![
+        Action::Container(Box::new(spec)),
+        Action::Connect { container, network: network.clone(), address: Some(address) },
+    ]
+}
+
+fn pipelock_container(
+    order: &Order,
+    names: &Names,
+    name: &str,
+    role: &str,
+    listen: SocketAddr,
+) -> crate::engine::ContainerSpec {
+    let network = order.bottle.egress.network.clone().unwrap_or_else(|| names.egress.clone());
+    let network = NetworkMode::On { network, address: None, aliases: Vec::new() };
+    let mut spec = hardening::sidecar(order, name, role, &order.images.pipelock, network);
+    let mut command: Vec<String> =
+        ["child", "--health", &listen.to_string(), "--"].iter().map(|s| (*s).to_owned()).collect();
+    command.extend(pipelock_config::COMMAND.iter().map(|s| (*s).to_owned()));
+    spec.command = Some(command);
+    spec.user = format!("{0}:{0}", init::UID);
+    spec.dns = true;
+    // The keys and the policy live here and nowhere else: in memory, for this one user.
+    spec.tmpfs = BTreeMap::from([(
+        pipelock_config::DIR.to_owned(),
+        format!("uid={0},gid={0},mode=0700,size=16m,noexec,nosuid,nodev", init::UID),
+    )]);
+    spec.env = BTreeMap::from([(
+        pipelock_config::ROOTS_VARIABLE.to_owned(),
+        pipelock_config::path(pipelock_config::ROOTS_FILE),
+    )]);
+    spec
+}
+
+/// The agent's pipelock lets the bottle's allowlist through, and the agent's own sidecars.
+pub fn pipelock_yaml(order: &Order, addresses: &Addresses) -> Result<String, PlanError> {
+    let egress = &order.bottle.egress;
+    let policy = Policy::for_agent(AgentPolicy {
+        listen: SocketAddr::from((addresses.pipelock, PIPELOCK_PORT)),
+        allowlist: egress.allowlist.iter().map(ToString::to_string).collect(),
+        passthrough: egress.passthrough.iter().map(ToString::to_string).collect(),
+        allow_private: egress.allow_private.iter().map(ToString::to_string).collect(),
+        sidecars: reachable(addresses)
+            .into_iter()
+            .filter(|(name, _)| name != PIPELOCK)
+            .map(|(name, address)| pipelock_config::Sidecar { name, address })
+            .collect(),
+        agent_credentials: egress.agent_credentials,
+    });
+    policy.map(|p| pipelock_config::render(&p)).map_err(|e| PlanError::Pipelock(e.to_string()))
+}
+
+/// The pipelock of the routes lets the hosts of the routes through, and nothing else.
+pub fn route_pipelock_yaml(order: &Order, addresses: &Addresses) -> Result<String, PlanError> {
+    let routes = &order.bottle.routes;
+    let policy = Policy::for_routes(RoutePolicy {
+        listen: SocketAddr::from((addresses.route_pipelock, PIPELOCK_PORT)),
+        allowlist: routes.iter().map(|r| r.upstream.host.to_string()).collect(),
+        passthrough: routes.iter().filter(|r| !r.inspect).map(|r| r.upstream.host.to_string()).collect(),
+        allow_private: order.bottle.egress.allow_private.iter().map(ToString::to_string).collect(),
+    });
+    policy.map(|p| pipelock_config::render(&p)).map_err(|e| PlanError::Pipelock(e.to_string()))
+}
+
+/// cred-proxy's table. Credentials are named by their route's path; certificates are added when they exist.
+pub fn cred_proxy_config(order: &Order, addresses: &Addresses) -> proxy::Config {
+    let route = |route: &crate::manifest::Route| proxy::Route {
+        path: route.path.clone(),
+        upstream: route.upstream.to_string(),
+        auth: route.auth.clone(),
+        secret: route.token_ref.as_ref().map(|_| route.path.clone()),
+        inspected: route.inspect,
+        allow: route.allow.clone(),
+    };
+    proxy::Config {
+        listen: SocketAddr::from((addresses.cred_proxy, proxy::PORT)),
+        proxy: Some(format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
+        routes: order.bottle.routes.iter().map(route).collect(),
+        inspected_ca: None,
+        upstream_roots: String::new(),
+    }
+}
+
+/// Names and addresses that the agent may reach, those of sidecars that may come later included. The wall lets packets
+/// to these through, and to nothing else.
+pub fn reachable(addresses: &Addresses) -> BTreeMap<String, std::net::Ipv4Addr> {
+    BTreeMap::from([
+        (PIPELOCK.to_owned(), addresses.pipelock),
+        (proxy::NAME.to_owned(), addresses.cred_proxy),
+        (git_gate::NAME.to_owned(), addresses.git_gate),
+        (supervise::NAME.to_owned(), addresses.supervise),
+    ])
+}

@@ -1,0 +1,138 @@
+//! The static binaries that run inside: beside the installed launcher, or built from the checkout it was built from.
+
+use crate::error::Failure;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+/// A binary that runs inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sidecar {
+    /// The binary.
+    pub name: &'static str,
+    /// The package that it comes from.
+    pub package: &'static str,
+    /// With which features.
+    pub features: Features,
+}
+
+/// Features to build with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Features {
+    /// The package's own choice.
+    Default,
+    /// None: the small core of a package that is much larger otherwise.
+    None,
+}
+
+/// What every bottle needs.
+pub const SIDECARS: [Sidecar; 3] = [
+    Sidecar { name: "bottle-init", package: "bottle-images", features: Features::Default },
+    Sidecar { name: "bottle-wall", package: "bottle-images", features: Features::Default },
+    Sidecar { name: "cred-proxy", package: "cred-proxy", features: Features::Default },
+];
+
+/// The checkout that this launcher was built from. It may be gone, or never have been on this machine.
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// Finds binaries, building those of a checkout that are missing or older than their sources. Gives name -> path.
+pub fn binaries(
+    wanted: &[Sidecar],
+    progress: &dyn Fn(&str),
+) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    if let Some(found) = installed(wanted) {
+        return Ok(found);
+    }
+    let checkout = Path::new(CHECKOUT);
+    if !checkout.join("Cargo.lock").exists() {
+        let names: Vec<_> = wanted.iter().map(|w| w.name).collect();
+        return Err(Failure::launch(
+            format!("the sidecars' binaries are missing: {}", names.join(", ")),
+            "install the whole release: they belong into the folder `bottle` beside the launcher".to_owned(),
+        ));
+    }
+    let found = built(checkout, wanted);
+    let newest = newest_source(checkout);
+    let old = |path: &PathBuf| modified(path).is_none_or(|made| newest.is_some_and(|source| source > made));
+    if found.values().any(old) {
+        build(checkout, wanted, progress)?;
+        // Cargo leaves a binary alone that comes out the same; from now on it counts as new.
+        for path in found.values() {
+            if let Ok(file) = std::fs::File::options().append(true).open(path) {
+                let _ = file.set_modified(SystemTime::now());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn installed(wanted: &[Sidecar]) -> Option<BTreeMap<String, PathBuf>> {
+    let beside = std::env::current_exe().ok()?.parent()?.join("bottle");
+    let found: BTreeMap<_, _> =
+        wanted.iter().map(|w| (w.name.to_owned(), beside.join(w.name))).filter(|(_, p)| p.exists()).collect();
+    (found.len() == wanted.len()).then_some(found)
+}
+
+/// The one target: a static binary needs it named, see [`build`].
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+fn target_dir(checkout: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from)
+}
+
+fn built(checkout: &Path, wanted: &[Sidecar]) -> BTreeMap<String, PathBuf> {
+    let dir = target_dir(checkout).join(target()).join("release");
+    wanted.iter().map(|w| (w.name.to_owned(), dir.join(w.name))).collect()
+}
+
+/// Builds static binaries. The flag is set for this target alone: set for all, it would reach procedural macros too.
+fn build(checkout: &Path, wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<(), Failure> {
+    progress("building the sidecars (the first time takes a minute or two)");
+    let target = target();
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(checkout).args(["build", "--release", "--locked", "--target", &target]);
+    command.args(["--config", &format!("target.{target}.rustflags=[\"-Ctarget-feature=+crt-static\"]")]);
+    for sidecar in wanted {
+        command.args(["-p", sidecar.package, "--bin", sidecar.name]);
+    }
+    if wanted.iter().any(|w| w.features == Features::None) {
+        command.arg("--no-default-features");
+    }
+    // Cargo's own words say best what it does; they are for people.
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::launch(format!("cargo could not build the sidecars ({status})"), None)),
+        Err(error) => Err(Failure::launch(
+            format!("cargo cannot be run to build the sidecars: {error}"),
+            "install Rust, or use a release".to_owned(),
+        )),
+    }
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok()?.modified().ok()
+}
+
+/// When the newest source of what runs inside was changed.
+fn newest_source(checkout: &Path) -> Option<SystemTime> {
+    fn walk(path: &Path, newest: &mut Option<SystemTime>) {
+        let Ok(entries) = std::fs::read_dir(path) else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, newest);
+            } else if path.extension().is_some_and(|e| e == "rs" || e == "toml") {
+                *newest = (*newest).max(modified(&path));
+            }
+        }
+    }
+    let mut newest = modified(&checkout.join("Cargo.lock"));
+    for folder in ["cred-proxy/src", "images/src", "pipelock-config/src", "tests/src"] {
+        walk(&checkout.join(folder), &mut newest);
+    }
+    newest
+}

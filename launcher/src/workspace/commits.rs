@@ -1,0 +1,108 @@
+//! The agent's commits on their way into the operator's repository: as `refs/bottle/<id>/…`, after every object that
+//! they need was verified. No other ref, no HEAD, no index, no hook and no configuration is touched, and git is not run.
+
+use crate::workspace::WorkspaceError;
+use crate::workspace::archive::Archive;
+use crate::workspace::baseline::Baseline;
+use crate::workspace::changes::{AgentTree, RefChange};
+use crate::workspace::host_repository::HostRepository;
+use crate::workspace::objects::{Copied, Importer};
+use crate::workspace::refs::parse_name;
+use gix_object::Kind;
+use std::path::Path;
+
+/// What became of the agent's commits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Commits {
+    /// Refs that were set in the operator's repository: name -> object id.
+    pub refs: Vec<(String, String)>,
+    /// Objects that were written into it.
+    pub objects: usize,
+    /// Branches and tags that were not taken, and why.
+    pub skipped: Vec<(String, String)>,
+    /// Why no commit was taken at all.
+    pub none: Option<String>,
+}
+
+/// What a take of commits works on.
+pub(crate) struct Source<'a> {
+    pub(crate) archive: &'a Archive,
+    pub(crate) tree: &'a AgentTree,
+    pub(crate) baseline: &'a Baseline,
+    pub(crate) changes: &'a [RefChange],
+}
+
+/// Takes the commits of every branch and tag that the agent changed.
+pub(crate) fn take_commits(source: &Source<'_>, workspace: &Path, id: &str) -> Result<Commits, WorkspaceError> {
+    let mut commits = Commits { skipped: source.tree.refs.bad.clone(), ..Commits::default() };
+    let moved = source.changes.iter().filter_map(|c| Some((c.name.as_str(), c.after.as_deref()?)));
+    let moved: Vec<(&str, &str)> = moved.collect();
+    if let Some(why) = source.tree.refs.unreadable {
+        commits.none = Some(format!("the agent's repository cannot be read: {why}"));
+        return Ok(commits);
+    }
+    if moved.is_empty() {
+        return Ok(commits);
+    }
+    let host = match HostRepository::find(workspace) {
+        Ok(host) => host,
+        Err(why) => {
+            commits.none = Some(why);
+            return Ok(commits);
+        }
+    };
+    let objects = host.objects();
+    let copied = Copied::extract(source.archive, source.tree, source.baseline, &objects, source.archive.directory())?;
+    let mut importer = match Importer::new(&copied, &objects) {
+        Ok(importer) => importer,
+        Err(error) => {
+            commits.none = Some(format!("the objects cannot be read: {error}"));
+            return Ok(commits);
+        }
+    };
+    let mut verified = Vec::new();
+    for (name, tip) in moved {
+        let kind = if name.starts_with("refs/tags/") { None } else { Some(Kind::Commit) };
+        match host_name(name, id).and_then(|target| importer.verify(tip, kind).map(|()| target)) {
+            Ok(target) => verified.push((name, target, tip)),
+            Err(why) => commits.skipped.push((name.to_owned(), why)),
+        }
+    }
+    match importer.write() {
+        Ok(count) => commits.objects = count,
+        Err(why) => {
+            commits.none = Some(format!("the objects cannot be written: {why}"));
+            return Ok(commits);
+        }
+    }
+    for (name, target, tip) in verified {
+        match host.set_ref(&target, tip) {
+            Ok(()) => commits.refs.push((target, tip.to_owned())),
+            Err(error) => commits.skipped.push((name.to_owned(), format!("{target} cannot be set: {error}"))),
+        }
+    }
+    Ok(commits)
+}
+
+/// `refs/heads/x` of the agent is `refs/bottle/<id>/heads/x` of the host.
+fn host_name(name: &str, id: &str) -> Result<String, String> {
+    let inner = match name {
+        "HEAD" => "detached",
+        other => other.strip_prefix("refs/").ok_or("it is neither a branch nor a tag")?,
+    };
+    parse_name(format!("refs/bottle/{id}/{inner}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refs_of_the_agent_get_names_below_the_bottle() {
+        assert_eq!(host_name("refs/heads/a/b", "x1").unwrap(), "refs/bottle/x1/heads/a/b");
+        assert_eq!(host_name("refs/tags/v1", "x1").unwrap(), "refs/bottle/x1/tags/v1");
+        assert_eq!(host_name("HEAD", "x1").unwrap(), "refs/bottle/x1/detached");
+        assert!(host_name("refs/heads/../../heads/main", "x1").is_err());
+        assert!(host_name("main", "x1").is_err());
+    }
+}

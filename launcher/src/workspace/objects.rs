@@ -1,0 +1,371 @@
+//! The agent's git objects on their way into the operator's repository: read from a private copy, each decoded, its
+//! hash computed again and its content held to git's rules, then written as a loose object. Nothing of the agent's
+//! repository but objects is looked at: no alternates, no configuration, no index of its own making is trusted.
+
+use crate::workspace::WorkspaceError;
+use crate::workspace::archive::Archive;
+use crate::workspace::baseline::Baseline;
+use crate::workspace::changes::AgentTree;
+use crate::workspace::members::{MemberKind, reading};
+use crate::workspace::tree_path::{TreePath, is_dot_git};
+use gix_hash::ObjectId;
+use gix_object::{Find, FindHeader, Kind, Write};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// Objects taken at once.
+const OBJECTS_MAX: usize = 2_000_000;
+/// Bytes of all of them, inflated.
+const BYTES_MAX: u64 = 8 << 30;
+/// Bytes of one, inflated.
+const OBJECT_BYTES_MAX: usize = 512 << 20;
+
+/// A private copy of the agent's objects; gone when dropped.
+pub(crate) struct Copied {
+    directory: PathBuf,
+}
+
+impl Copied {
+    /// Copies the object files of the archive that the host may not have into a directory of its own inside `inside`.
+    pub(crate) fn extract(
+        archive: &Archive,
+        tree: &AgentTree,
+        baseline: &Baseline,
+        host: &Path,
+        inside: &Path,
+    ) -> Result<Self, WorkspaceError> {
+        let directory = inside.join(format!("objects.{}.tmp", std::process::id()));
+        // One of a dead process that had our id, perhaps.
+        let _ = fs::remove_dir_all(&directory);
+        let making = |e| WorkspaceError::at("create", &directory, e);
+        DirBuilder::new().mode(0o700).create(&directory).map_err(making)?;
+        let copied = Self { directory: directory.clone() };
+        let wanted = wanted(tree, baseline, host);
+        let mut members = archive.members()?;
+        while let Some(member) = members.next_member()? {
+            let Some(targets) = wanted.get(&member.path) else { continue };
+            let MemberKind::File { .. } = member.kind else { continue };
+            let mut first: Option<PathBuf> = None;
+            for target in targets {
+                let path = directory.join(target);
+                let writing = |e| WorkspaceError::at("write", &path, e);
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(path.parent().unwrap_or(&directory))
+                    .map_err(writing)?;
+                match &first {
+                    Some(first) => drop(fs::copy(first, &path).map_err(writing)?),
+                    None => {
+                        let mut file =
+                            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(writing)?;
+                        io::copy(&mut members.content(), &mut file).map_err(reading)?;
+                        first = Some(path);
+                    }
+                }
+            }
+        }
+        Ok(copied)
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // It lies in the state directory, which goes with the bottle.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Members to copy -> where to. Packs and loose objects by their names alone; what the operator's repository has under
+/// the same name as when the agent was given it is not copied.
+fn wanted(tree: &AgentTree, baseline: &Baseline, host: &Path) -> BTreeMap<TreePath, Vec<String>> {
+    let mut wanted: BTreeMap<TreePath, Vec<String>> = BTreeMap::new();
+    for (path, node) in &tree.entries {
+        let Some(name) = path.as_bytes().strip_prefix(b".git/objects/").and_then(|n| std::str::from_utf8(n).ok())
+        else {
+            continue;
+        };
+        if !is_object_file(name) {
+            continue;
+        }
+        let given = baseline.entries.get(path).is_some_and(|before| before.same(node));
+        if !(given && host.join(name).is_file()) {
+            wanted.entry(tree.source(path).clone()).or_default().push(name.to_owned());
+        }
+    }
+    wanted
+}
+
+fn is_object_file(name: &str) -> bool {
+    let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    match name.split_once('/') {
+        Some(("pack", pack)) => {
+            let stem = pack.strip_suffix(".pack").or_else(|| pack.strip_suffix(".idx"));
+            stem.and_then(|s| s.strip_prefix("pack-")).is_some_and(|s| hex(s, 40))
+        }
+        Some((fan, rest)) => hex(fan, 2) && hex(rest, 38),
+        None => false,
+    }
+}
+
+/// Takes objects from the agent's copy to the operator's repository.
+pub(crate) struct Importer {
+    agent: gix_odb::Handle,
+    host: gix_odb::Handle,
+    store: gix_odb::loose::Store,
+    /// Verified, in the order they were found: what points before what is pointed at.
+    order: Vec<ObjectId>,
+    seen: HashMap<ObjectId, Kind>,
+    bytes: u64,
+}
+
+impl Importer {
+    pub(crate) fn new(copied: &Copied, host: &Path) -> io::Result<Self> {
+        let options = gix_odb::store::init::Options {
+            use_multi_pack_index: false,
+            alloc_limit_bytes: Some(OBJECT_BYTES_MAX),
+            ..gix_odb::store::init::Options::default()
+        };
+        let mut agent = gix_odb::at_opts(copied.directory.as_path(), gix_hash::Kind::Sha1, None, options)?;
+        let mut host_handle = gix_odb::at(host, gix_hash::Kind::Sha1)?;
+        agent.refresh_never();
+        host_handle.refresh_never();
+        Ok(Self {
+            agent,
+            host: host_handle,
+            store: gix_odb::loose::Store::at(host, gix_hash::Kind::Sha1),
+            order: Vec::new(),
+            seen: HashMap::new(),
+            bytes: 0,
+        })
+    }
+
+    /// Verifies all that `tip` reaches and the host has not. Errors: why it cannot be taken; then nothing of it is.
+    pub(crate) fn verify(&mut self, tip: &str, kind: Option<Kind>) -> Result<(), String> {
+        let (before, bytes) = (self.order.len(), self.bytes);
+        // The library reads what an agent made; a panic of it must not end the launcher.
+        let verified = catch_unwind(AssertUnwindSafe(|| self.walk(tip, kind)))
+            .unwrap_or_else(|_| Err("its objects cannot be read".to_owned()));
+        if verified.is_err() {
+            for id in self.order.drain(before..) {
+                self.seen.remove(&id);
+            }
+            self.bytes = bytes;
+        }
+        verified
+    }
+
+    /// Writes what was verified, what is pointed at before what points. Gives how many.
+    pub(crate) fn write(self) -> Result<usize, String> {
+        let count = self.order.len();
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            let mut buffer = Vec::new();
+            for id in self.order.iter().rev() {
+                let found = self.agent.try_find(id, &mut buffer).map_err(|e| shown(&e))?;
+                let data = found.ok_or_else(|| format!("object {id} is gone"))?;
+                let written = self.store.write_buf(data.kind, data.data).map_err(|e| shown(&e))?;
+                if written != *id {
+                    return Err(format!("object {id} changed while it was read"));
+                }
+            }
+            Ok(())
+        }));
+        written.unwrap_or_else(|_| Err("its objects cannot be read".to_owned()))?;
+        if count > 0 {
+            sync(self.store.path());
+        }
+        Ok(count)
+    }
+
+    fn walk(&mut self, tip: &str, kind: Option<Kind>) -> Result<(), String> {
+        let tip = ObjectId::from_hex(tip.as_bytes()).map_err(|_| "it does not hold an object id".to_owned())?;
+        let mut pending = vec![(tip, kind)];
+        let mut buffer = Vec::new();
+        while let Some((id, expected)) = pending.pop() {
+            if let Some(kind) = self.known(&id)? {
+                expect(&id, kind, expected)?;
+                continue;
+            }
+            let found = self.agent.try_find(&id, &mut buffer).map_err(|e| format!("object {id}: {}", shown(&e)))?;
+            let data = found.ok_or_else(|| format!("object {id} is missing"))?;
+            expect(&id, data.kind, expected)?;
+            let hash = gix_object::compute_hash(gix_hash::Kind::Sha1, data.kind, data.data);
+            if hash.ok() != Some(id) {
+                return Err(format!("object {id} has a content of another hash"));
+            }
+            self.bytes += data.data.len() as u64;
+            if self.bytes > BYTES_MAX || self.order.len() >= OBJECTS_MAX {
+                return Err(format!("it has more than {OBJECTS_MAX} new objects or {BYTES_MAX} bytes of them"));
+            }
+            pending.extend(points_at(data.kind, data.data).map_err(|why| format!("object {id} {why}"))?);
+            self.seen.insert(id, data.kind);
+            self.order.push(id);
+        }
+        Ok(())
+    }
+
+    /// The kind of an object that is verified or in the operator's repository.
+    fn known(&self, id: &ObjectId) -> Result<Option<Kind>, String> {
+        if let Some(kind) = self.seen.get(id) {
+            return Ok(Some(*kind));
+        }
+        let header =
+            FindHeader::try_header(&self.host, id).map_err(|e| format!("the host's object {id}: {}", shown(&e)))?;
+        Ok(header.map(|header| header.kind))
+    }
+}
+
+fn expect(id: &ObjectId, kind: Kind, expected: Option<Kind>) -> Result<(), String> {
+    match expected {
+        Some(expected) if expected != kind => Err(format!("object {id} is a {kind}, where a {expected} must be")),
+        _ => Ok(()),
+    }
+}
+
+type Pointers = Vec<(ObjectId, Option<Kind>)>;
+
+/// What an object points at. Errors: how it breaks git's rules.
+fn points_at(kind: Kind, data: &[u8]) -> Result<Pointers, String> {
+    let sha1 = gix_hash::Kind::Sha1;
+    match kind {
+        Kind::Blob => Ok(Vec::new()),
+        Kind::Tree => tree_entries(data),
+        Kind::Commit => {
+            let commit = gix_object::CommitRef::from_bytes(data, sha1).map_err(|_| "is no commit that can be read")?;
+            commit.author().and(commit.committer()).map_err(|_| "has an author or committer that cannot be read")?;
+            let header = data.windows(2).position(|w| w == b"\n\n").unwrap_or(data.len());
+            if data[..header].contains(&0) {
+                return Err("has a NUL in its header".to_owned());
+            }
+            let parents = commit.parents().map(|id| (id, Some(Kind::Commit)));
+            Ok(std::iter::once((commit.tree(), Some(Kind::Tree))).chain(parents).collect())
+        }
+        Kind::Tag => {
+            let tag = gix_object::TagRef::from_bytes(data, sha1).map_err(|_| "is no tag that can be read")?;
+            Ok(vec![(tag.target(), Some(tag.target_kind))])
+        }
+    }
+}
+
+/// Reads `<mode> <name>\0<id>` entries by git's strictest rules: known modes, sane names, in order, each once.
+fn tree_entries(mut data: &[u8]) -> Result<Pointers, String> {
+    let mut pointers = Vec::new();
+    let mut last: Option<Vec<u8>> = None;
+    let mut names = std::collections::HashSet::new();
+    while !data.is_empty() {
+        let broken = "is no tree that can be read";
+        let space = data.iter().position(|b| *b == b' ').ok_or(broken)?;
+        let nul = data.iter().position(|b| *b == 0).filter(|nul| *nul > space).ok_or(broken)?;
+        let (mode, name) = (&data[..space], &data[space + 1..nul]);
+        let id = data.get(nul + 1..nul + 21).ok_or(broken)?;
+        let id = ObjectId::try_from(id).map_err(|_| broken)?;
+        data = &data[nul + 21..];
+        let kind = match mode {
+            b"40000" => Some(Kind::Tree),
+            b"100644" | b"100755" | b"100664" | b"120000" => Some(Kind::Blob),
+            // A submodule: a commit of another repository.
+            b"160000" => None,
+            _ => return Err("has an entry with a mode that git does not know".to_owned()),
+        };
+        name_is_sane(name, mode)?;
+        let mut key = name.to_vec();
+        if kind == Some(Kind::Tree) {
+            key.push(b'/');
+        }
+        if last.as_ref().is_some_and(|last| *last >= key) || !names.insert(name) {
+            return Err("has entries twice or out of order".to_owned());
+        }
+        last = Some(key);
+        if kind.is_some() {
+            pointers.push((id, kind));
+        }
+    }
+    Ok(pointers)
+}
+
+fn name_is_sane(name: &[u8], mode: &[u8]) -> Result<(), String> {
+    let shown = || crate::workspace::printable::line(name);
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
+        return Err(format!("has an entry named {:?}", shown()));
+    }
+    if is_dot_git(name) {
+        return Err(format!("has an entry named {}, which git would take for its own", shown()));
+    }
+    if mode == b"120000" && name.to_ascii_lowercase().starts_with(b".gitmodules") {
+        return Err("has a .gitmodules that is a link".to_owned());
+    }
+    Ok(())
+}
+
+fn shown(error: &dyn std::fmt::Display) -> String {
+    crate::workspace::printable::line(error.to_string().as_bytes())
+}
+
+/// Objects must be on disk before a ref names them. Where that cannot be asked for, git itself would not have asked.
+fn sync(objects: &Path) {
+    #[cfg(target_os = "linux")]
+    if let Ok(directory) = fs::File::open(objects) {
+        let _ = rustix::fs::syncfs(&directory);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = objects;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(entries: &[(&str, &str)]) -> Vec<u8> {
+        entries.iter().flat_map(|(mode, name)| [format!("{mode} {name}\0").as_bytes(), &[7; 20]].concat()).collect()
+    }
+
+    #[test]
+    fn trees_are_taken_or_refused_by_gits_rules() {
+        for (entries, expected) in [
+            (&[("100644", "a"), ("40000", "b"), ("100755", "c")][..], None),
+            (&[("100644", "a.c"), ("40000", "a"), ("100644", "a0")], None),
+            (&[("100644", ".gitignore"), ("100644", ".gitmodules")], None),
+            (&[("160000", "sub")], None),
+            (&[("40000", ".git")], Some("its own")),
+            (&[("40000", ".GIT")], Some("its own")),
+            (&[("100644", "git~1")], Some("its own")),
+            (&[("100644", "..")], Some("named")),
+            (&[("100644", "a/b")], Some("named")),
+            (&[("100644", "")], Some("named")),
+            (&[("100644", "b"), ("100644", "a")], Some("order")),
+            (&[("100644", "a"), ("40000", "a")], Some("twice")),
+            (&[("040000", "a")], Some("mode")),
+            (&[("104755", "a")], Some("mode")),
+            (&[("120000", ".gitmodules")], Some("link")),
+        ] {
+            match (tree_entries(&tree(entries)), expected) {
+                (Ok(_), None) => {}
+                (Err(error), Some(part)) => assert!(error.contains(part), "{entries:?}: {error}"),
+                (got, _) => panic!("{entries:?}: {got:?}"),
+            }
+        }
+        assert!(tree_entries(b"100644 a\0short").is_err());
+        assert!(tree_entries(b"no end").is_err());
+    }
+
+    #[test]
+    fn only_object_files_are_copied() {
+        let hex = "0123456789abcdef0123456789abcdef01234567";
+        for (name, expected) in [
+            (format!("pack/pack-{hex}.pack"), true),
+            (format!("pack/pack-{hex}.idx"), true),
+            (format!("01/{}", &hex[2..]), true),
+            ("info/alternates".to_owned(), false),
+            ("pack/multi-pack-index".to_owned(), false),
+            (format!("pack/pack-{hex}.keep"), false),
+            (format!("pack/../pack-{hex}.pack"), false),
+            ("01/short".to_owned(), false),
+        ] {
+            assert_eq!(is_object_file(&name), expected, "{name}");
+        }
+    }
+}
