@@ -23,8 +23,9 @@ pub(super) fn read(
     let mut table = Table::open(node, "the bottle", top, report)?;
     table.take("extends");
     let agent = source::read(table.take("agent"), top, places, report);
-    let env = env::read(table.take("env"), report);
     let routes = route::read(table.take("cred_proxy"), places, report);
+    let routed: Vec<&str> = routes.iter().flat_map(|r| &r.route.roles).filter_map(|role| role.variable()).collect();
+    let env = env::read(table.take("env"), &routed, report);
     let egress = egress::read(table.take("egress"), &routes, places, report);
     let limits = limits::read(table.take("limits"), &user.limits, report);
     let supervise = supervise(table.take("supervise"), report);

@@ -37,8 +37,8 @@ pub const RESERVED: [&str; 19] = [
     "SSL_CERT_FILE",
 ];
 
-/// Reads the table `env`.
-pub(super) fn read(entry: Option<&Entry>, report: &mut Report) -> BTreeMap<String, EnvValue> {
+/// Reads the table `env`. `routed` are the variables that the bottle's routes set.
+pub(super) fn read(entry: Option<&Entry>, routed: &[&str], report: &mut Report) -> BTreeMap<String, EnvValue> {
     let mut env = BTreeMap::new();
     let Some(mut table) = entry.and_then(|entry| Table::open(&entry.value, "`env`", entry.at, report)) else {
         return env;
@@ -52,6 +52,11 @@ pub(super) fn read(entry: Option<&Entry>, report: &mut Report) -> BTreeMap<Strin
         if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
             let hint = "it leads to the bottle's proxy or its CA; leave it out";
             report.error_with(entry.at, format!("`{name}` is set by the launcher"), hint.to_owned());
+            continue;
+        }
+        if routed.contains(&name) {
+            let hint = "take it out, or take the role from the route";
+            report.error_with(entry.at, format!("`{name}` is set by the role of a route"), hint.to_owned());
             continue;
         }
         let Some(text) = any_text(&entry.value, &format!("`{name}`"), report) else { continue };

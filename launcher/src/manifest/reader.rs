@@ -62,15 +62,6 @@ impl<'n> Table<'n> {
         }
     }
 
-    /// The entry of a key that must be there.
-    pub(super) fn need(&mut self, key: &'static str, hint: &str, report: &mut Report) -> Option<&'n Entry> {
-        let entry = self.take(key);
-        if entry.is_none() {
-            self.missing(key, hint, report);
-        }
-        entry
-    }
-
     /// Says that a key is missing.
     pub(super) fn missing(&self, key: &str, hint: &str, report: &mut Report) {
         report.error_with(self.at, format!("`{key}` is missing in {}", self.what), hint.to_owned());
@@ -85,8 +76,11 @@ impl<'n> Table<'n> {
     /// Says of every key that nobody asked for that it is unknown.
     pub(super) fn finish(self, report: &mut Report) {
         for (entry, _) in self.entries.iter().zip(&self.taken).filter(|(_, taken)| !**taken) {
-            let hint = did_you_mean(&entry.key, self.known.iter().copied())
-                .unwrap_or_else(|| format!("known here: {}", self.known.join(", ")));
+            // A file may have very many of them; only those that are kept get a hint.
+            let hint = (!report.full()).then(|| {
+                did_you_mean(&entry.key, self.known.iter().copied())
+                    .unwrap_or_else(|| format!("known here: {}", self.known.join(", ")))
+            });
             report.error_with(entry.at, format!("unknown key `{}` in {}", quoted(&entry.key), self.what), hint);
         }
     }

@@ -106,6 +106,11 @@ impl Report {
         self.errors.len() + self.more
     }
 
+    /// Is a further error only counted?
+    pub(super) fn full(&self) -> bool {
+        self.errors.len() >= ERRORS_MAX
+    }
+
     /// The warnings, or every error.
     pub(super) fn finish(mut self) -> Result<Vec<String>, LoadErrors> {
         if self.errors.is_empty() {
@@ -123,7 +128,7 @@ impl Report {
     }
 
     fn place(&mut self, span: Span, message: String, hint: Option<String>, mask: bool) {
-        if self.errors.len() >= ERRORS_MAX {
+        if self.full() {
             self.more += 1;
             return;
         }
@@ -135,7 +140,7 @@ impl Report {
     }
 
     fn keep(&mut self, order: (usize, usize), error: LoadError) {
-        if self.errors.len() >= ERRORS_MAX {
+        if self.full() {
             self.more += 1;
         } else {
             self.errors.push((order, error));

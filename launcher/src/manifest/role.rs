@@ -47,6 +47,15 @@ impl Role {
         }
     }
 
+    /// The variable by which the agent's tools are told of a route with this role.
+    pub fn variable(self) -> Option<&'static str> {
+        match self {
+            Self::AnthropicBaseUrl => Some("ANTHROPIC_BASE_URL"),
+            Self::OpenaiBaseUrl => Some("OPENAI_BASE_URL"),
+            Self::NpmRegistry | Self::GitInsteadof | Self::TeaLogin => None,
+        }
+    }
+
     fn allow(self) -> &'static [&'static str] {
         match self {
             Self::AnthropicBaseUrl => &ANTHROPIC,

@@ -4,8 +4,10 @@ use super::load::{Loaded, load};
 use super::{Bottle, LoadErrors, Places};
 use std::path::{Path, PathBuf};
 
+mod any;
 mod bottles;
 mod egress;
+mod examples;
 mod extends;
 mod golden;
 mod routes;

@@ -192,6 +192,18 @@ fn a_role_with_one_place_belongs_to_one_route() {
 }
 
 #[test]
+fn a_variable_is_set_once() {
+    let both = |role: &str, name: &str| {
+        let route = format!("path: /a/, upstream: \"https://a.org\", auth_scheme: none, role: {role}");
+        format!("env: {{{name}: x}}\n{}", routes(&[&route]))
+    };
+    bottle(&both("tea-login", "ANTHROPIC_BASE_URL"));
+    bottle(&both("anthropic-base-url", "OPENAI_BASE_URL"));
+    refused(&both("anthropic-base-url", "ANTHROPIC_BASE_URL"), 3, "set by the role of a route");
+    refused(&both("openai-base-url", "OPENAI_BASE_URL"), 3, "set by the role of a route");
+}
+
+#[test]
 fn inspection_holds_for_a_host() {
     let two = |a: &str, b: &str| {
         routes(&[
