@@ -269,7 +269,7 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
     let runtime = agent::runtime(order, facts)?;
     let session = agent::session(order, facts, &names)?;
 
-    let mut containers: Vec<Vec<Action>> = vec![agent::created(order, &addresses, &names, runtime.as_deref())];
+    let mut containers: Vec<Vec<Action>> = vec![agent::created(order, facts, &addresses, &names, runtime.as_deref())];
     containers.push(sidecar::pipelock(order, &addresses, &names));
     if routed {
         containers.push(sidecar::route_pipelock(order, &addresses, &names));

@@ -8,6 +8,7 @@ use crate::launch::Supplies;
 use crate::plan::provision::Brought;
 use crate::plan::{Names, Plan};
 use crate::state::BottleDir;
+use cred_proxy::Secret;
 use bottle_images::init::Frame;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -65,10 +66,8 @@ fn configure(
     table: &cred_proxy::config::Config,
     credentials: &BTreeMap<String, String>,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let line = serde_json::json!({ "command": "configure", "config": table, "secrets": credentials });
-    let mut line = Zeroizing::new(serde_json::to_vec(&line).map_err(|e| Failure::launch(e.to_string(), None))?);
-    line.push(b'\n');
-    Ok(line)
+    let secrets = credentials.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect();
+    cred_proxy::config::configure_line(table, &secrets).map_err(|e| Failure::launch(e.to_string(), None))
 }
 
 /// What the agent may know of its bottle: what it can reach, and nothing about the operator's machine.

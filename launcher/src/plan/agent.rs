@@ -16,7 +16,13 @@ pub const ADDED_UID: u32 = 1000;
 const WALL_MEMORY_BYTES: u64 = 64 << 20;
 
 /// Creates the agent's container and the wall's, and fills the former; nothing runs yet.
-pub fn created(order: &Order, addresses: &Addresses, names: &Names, runtime: Option<&str>) -> Vec<Action> {
+pub fn created(
+    order: &Order,
+    facts: &Facts,
+    addresses: &Addresses,
+    names: &Names,
+    runtime: Option<&str>,
+) -> Vec<Action> {
     let Limits { cpus, memory_bytes, pids, disk_bytes, .. } = order.bottle.limits;
     let network =
         NetworkMode::On { network: names.internal.clone(), address: Some(addresses.agent), aliases: Vec::new() };
@@ -34,7 +40,8 @@ pub fn created(order: &Order, addresses: &Addresses, names: &Names, runtime: Opt
     spec.nano_cpus = (cpus * 1e9).round() as u64;
     // The limit counts the first process too.
     spec.pids = pids.saturating_add(1);
-    spec.disk_bytes = Some(disk_bytes);
+    // Where the driver has no quota, asking for one is an error; there the keeper watches.
+    spec.disk_bytes = facts.engine.as_ref().is_some_and(|e| e.quota).then_some(disk_bytes);
     spec.runtime = runtime.map(str::to_owned);
 
     let container = names.agent.clone();
