@@ -1,5 +1,8 @@
-//! The proofs. This library is what the claims share: the small world they and the demo run against, and the image of
-//! real clients. It never holds a real credential: every secret in it is a canary, minted for one run.
+//! The proofs. This library is what the claims share, and what others can test their own bottles with: the small world
+//! they and the demo run against, an image of real clients, and the [`harness`] that drives real bottles on a real
+//! engine. It never holds a real credential: every secret in it is a canary, minted for one run.
 
 pub mod client_image;
+#[cfg(feature = "harness")]
+pub mod harness;
 pub mod world;

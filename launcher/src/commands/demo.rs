@@ -31,6 +31,9 @@ const POOL: &str = "10.213.0.0/16";
 /// The path of the one route.
 const ROUTE: &str = "/api/";
 
+/// The image of the stand-in of pipelock.
+pub const STAND_IN: &str = concat!("bottle-demo/pipelock-double:", env!("CARGO_PKG_VERSION"));
+
 const WORLD: Sidecar = Sidecar { name: "demo-world", package: "bottle-tests", features: Features::None };
 const AGENT: Sidecar = Sidecar { name: "demo-agent", package: "bottle-tests", features: Features::None };
 const DOUBLE: Sidecar = Sidecar { name: "pipelock-double", package: "bottle-tests", features: Features::None };
@@ -41,14 +44,12 @@ pub async fn demo(here: &Here, args: &Demo) -> Result<Exit, Failure> {
     super::cleanup::sweep_quietly(here, &engine).await?;
     let progress = |text: &str| here.ui.progress(text);
     let (pipelock, stand_in) = pipelock(here, args, &engine).await?;
-    let binaries = sidecars::binaries(&[WORLD, AGENT], &progress)?;
     let ready = images::ready(&engine, &pipelock, &progress).await?;
-    let agent_image = load(&engine, &binaries, "demo-agent", "1000:1000").await?;
-    load(&engine, &binaries, "demo-world", "0:0").await?;
-    let minted = world::mint(binaries.get("demo-world").cloned().unwrap_or_default())?;
+    let (agent_image, mint) = world_images(&engine, &progress).await?;
+    let minted = world::mint(mint)?;
 
     progress("making a small world: an API, an attacker's host, a resolver, a neighbour");
-    let mut world = World::make(here, &engine, &minted).await?;
+    let mut world = World::make(&here.state()?, &engine, "demo-world", &minted).await?;
     let mut table = Table::new(here.ui, args.json);
     table.begin(stand_in);
     let ran = attack(here, &engine, &world, &minted, &ready, &agent_image, &mut table).await;
@@ -77,10 +78,26 @@ async fn pipelock(here: &Here, args: &Demo, engine: &Docker) -> Result<(String, 
         Err(failure) if args.pipelock_image.is_some() => return Err(failure),
         Err(_) => {}
     }
-    let binaries = sidecars::binaries(&[DOUBLE], &progress)?;
-    let mut image = images::scratch("bottle-demo/pipelock-double", "/pipelock", read(&binaries, "pipelock-double")?, "");
+    Ok((stand_in(engine, &progress).await?, true))
+}
+
+/// Builds and loads the world's images. Gives the agent's, and the program that mints a world.
+pub async fn world_images<E: Engine>(
+    engine: &E,
+    progress: &(dyn Fn(&str) + Send + Sync),
+) -> Result<(String, PathBuf), Failure> {
+    let binaries = sidecars::binaries(&[WORLD, AGENT], progress)?;
+    let agent = load(engine, &binaries, "demo-agent", "1000:1000").await?;
+    load(engine, &binaries, "demo-world", "0:0").await?;
+    Ok((agent, binaries.get("demo-world").cloned().unwrap_or_default()))
+}
+
+/// Builds and loads the stand-in of pipelock, for the demo and the tests alone. Gives its content address.
+pub async fn stand_in<E: Engine>(engine: &E, progress: &(dyn Fn(&str) + Send + Sync)) -> Result<String, Failure> {
+    let binaries = sidecars::binaries(&[DOUBLE], progress)?;
+    let mut image = images::scratch(STAND_IN, "/pipelock", read(&binaries, "pipelock-double")?, "");
     image.command = ["run", "--listen", "0.0.0.0:8888"].map(str::to_owned).to_vec();
-    Ok((engine.load(&image).await?, true))
+    Ok(engine.load(&image).await?)
 }
 
 fn read(binaries: &BTreeMap<String, PathBuf>, name: &str) -> Result<bytes::Bytes, Failure> {
@@ -89,8 +106,8 @@ fn read(binaries: &BTreeMap<String, PathBuf>, name: &str) -> Result<bytes::Bytes
     bytes.map(Into::into).map_err(|e| Failure::launch(format!("{} cannot be read: {e}", path.display()), None))
 }
 
-async fn load(
-    engine: &Docker,
+async fn load<E: Engine>(
+    engine: &E,
     binaries: &BTreeMap<String, PathBuf>,
     name: &str,
     user: &str,

@@ -1,12 +1,13 @@
 //! The demo's world on the engine: a network in the benchmark range (RFC 2544), which no router carries and which
 //! pipelock counts as public, so that its guard against private addresses stays real; and four hosts on it.
 
-use super::Here;
 use crate::control::{self, Sidecar};
-use crate::engine::{ContainerSpec, Engine, NetworkMode, NetworkSpec, Owner, Seccomp, Step, Subnet};
+use crate::engine::{
+    ContainerSpec, Engine, EngineFacts, Kind, NetworkMode, NetworkSpec, Owner, Seccomp, Step, Subnet,
+};
 use crate::error::{Failure, chain};
 use crate::plan::Undo;
-use crate::state::{self, LogFile, Session, read_limited};
+use crate::state::{self, LogFile, Session, StateRoot, read_limited};
 use crate::stop;
 use crate::undo::{Saver, UndoStack};
 use serde::Deserialize;
@@ -32,9 +33,11 @@ pub const RESOLVER_PLACE: u32 = 12;
 /// A server that stands for another bottle's.
 pub const NEIGHBOUR_PLACE: u32 = 13;
 
-const ID: &str = "demo-world";
-/// 198.18.0.0/15 as third-byte steps of /24.
+/// The first of the world's possible subnets, and how many follow it in 198.18.0.0/15.
+const FIRST: Subnet = Subnet { base: Ipv4Addr::new(198, 18, 0, 0), prefix: 24 };
 const SUBNETS: u32 = 512;
+/// How often another subnet is tried.
+const ATTEMPTS: u32 = 5;
 
 /// What the world is made of: certificates, and what each host is told.
 #[derive(Debug, Clone, Deserialize)]
@@ -52,6 +55,8 @@ pub struct Minted {
 /// The running world.
 pub struct World {
     session: Session,
+    owner: Owner,
+    network: String,
     subnet: Subnet,
     hosts: Vec<Sidecar>,
     undo: UndoStack,
@@ -68,33 +73,33 @@ pub fn mint(program: PathBuf) -> Result<Minted, Failure> {
 }
 
 impl World {
-    /// Makes the network and starts the four hosts. What fails is taken back.
-    pub async fn make<E: Engine>(here: &Here, engine: &E, minted: &Minted) -> Result<Self, Failure> {
-        let root = here.state()?;
-        let io = |e: std::io::Error| Failure::launch(format!("the demo's folder cannot be used: {e}"), None);
-        let session = root.claim(ID).map_err(io)?;
-        let session = session.ok_or_else(|| Failure::launch("another demo is running", "wait for it".to_owned()))?;
-        let owner = Owner { id: ID.to_owned(), host: state::host_hash(), state: root.hash(), agent: "demo".to_owned() };
-        let facts = engine.facts().await?;
-        let taken: Vec<Subnet> = facts.networks.values().flatten().copied().collect();
-        let subnet = (0..SUBNETS)
-            .map(|n| Subnet { base: Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (n << 8)), prefix: 24 })
-            .find(|s| !taken.iter().any(|t| t.overlaps(*s)))
-            .ok_or_else(|| Failure::launch("no subnet is free in 198.18.0.0/15", None))?;
-        let mut world = Self { session, subnet, hosts: Vec::new(), undo: UndoStack::default() };
-        match world.fill(engine, &owner, minted).await {
-            Ok(()) => Ok(world),
-            Err(failure) => {
-                let left = world.take_back(engine).await;
+    /// Makes the network and starts the four hosts, under the name `id`. What fails is taken back.
+    pub async fn make<E: Engine>(root: &StateRoot, engine: &E, id: &str, minted: &Minted) -> Result<Self, Failure> {
+        let io = |e: std::io::Error| Failure::launch(format!("the world's folder cannot be used: {e}"), None);
+        let session = root.claim(id).map_err(io)?;
+        let session = session.ok_or_else(|| Failure::launch(format!("another {id} is running"), "wait for it".to_owned()))?;
+        let owner = Owner { id: id.to_owned(), host: state::host_hash(), state: root.hash(), agent: "demo".to_owned() };
+        let network = format!("bottle-{id}-net");
+        let mut world =
+            Self { session, owner, network, subnet: FIRST, hosts: Vec::new(), undo: UndoStack::default() };
+        for attempt in 0..ATTEMPTS {
+            world.subnet = free_subnet(&engine.facts().await?, attempt)?;
+            let Err((failure, overlap)) = world.fill(engine, minted).await else { return Ok(world) };
+            let left = world.remove(engine).await;
+            if !overlap || !left.is_empty() || attempt + 1 == ATTEMPTS {
+                world.forget(left.is_empty());
                 let message = [vec![failure.message], left].concat().join("; left: ");
-                Err(Failure { message, ..failure })
+                return Err(Failure { message, ..failure });
             }
         }
+        Err(Failure::launch("no subnet is free in 198.18.0.0/15", None))
     }
 
-    async fn fill<E: Engine>(&mut self, engine: &E, owner: &Owner, minted: &Minted) -> Result<(), Failure> {
-        let io = |e: std::io::Error| Failure::launch(format!("the demo's folder cannot be used: {e}"), None);
-        let specs: Vec<_> = self.specs(owner);
+    /// The second part of an error: may another subnet do?
+    async fn fill<E: Engine>(&mut self, engine: &E, minted: &Minted) -> Result<(), (Failure, bool)> {
+        let io = |e: std::io::Error| (Failure::launch(format!("the world's folder cannot be used: {e}"), None), false);
+        let owner = self.owner.clone();
+        let specs: Vec<_> = self.specs(&owner);
         let network = NetworkSpec {
             name: self.network().to_owned(),
             role: "world".to_owned(),
@@ -109,12 +114,13 @@ impl World {
             vec![Undo::Engine(E::RemoveNetwork { name: network.name.clone(), owner: owner.clone() })],
             specs.iter().map(|s| removes(&s.name)).collect(),
         ];
-        self.session.dir.record_undos(owner, &undos).map_err(io)?;
+        self.session.dir.record_undos(&owner, &undos).map_err(io)?;
         for stage in undos {
             self.undo.stage();
             stage.into_iter().for_each(|u| self.undo.push(u));
         }
-        engine.apply(&Step::CreateNetwork(network)).await?;
+        let made = engine.apply(&Step::CreateNetwork(network)).await;
+        made.map_err(|e| (e.kind == Kind::Overlap, e)).map_err(|(overlap, e)| (Failure::from(e), overlap))?;
         let log = Arc::new(LogFile::open(&self.session.dir.log()).map_err(io)?);
         let (_stopper, stop) = stop::channel();
         let started = specs.into_iter().map(|spec| {
@@ -130,14 +136,14 @@ impl World {
             }
         });
         for host in futures_util::future::join_all(started).await {
-            self.hosts.push(host?);
+            self.hosts.push(host.map_err(|failure| (failure, false))?);
         }
         Ok(())
     }
 
     fn specs(&self, owner: &Owner) -> Vec<ContainerSpec> {
         let host = |role: &str, place: u32, names: &[&str]| ContainerSpec {
-            name: format!("bottle-{ID}-{role}"),
+            name: format!("bottle-{}-{role}", owner.id),
             role: format!("world-{role}"),
             owner: owner.clone(),
             image: format!("bottle-demo/world:{}", env!("CARGO_PKG_VERSION")),
@@ -173,8 +179,8 @@ impl World {
     }
 
     /// The name of the world's network.
-    pub fn network(&self) -> &'static str {
-        "bottle-demo-world-net"
+    pub fn network(&self) -> &str {
+        &self.network
     }
 
     /// The address of a place.
@@ -191,14 +197,33 @@ impl World {
 
     /// Ends the hosts and removes everything. Gives what could not be.
     pub async fn take_back<E: Engine>(&mut self, engine: &E) -> Vec<String> {
+        let left = self.remove(engine).await;
+        self.forget(left.is_empty());
+        left
+    }
+
+    async fn remove<E: Engine>(&mut self, engine: &E) -> Vec<String> {
         self.hosts.clear();
-        let leftovers = self.undo.unwind(engine, &NoWork).await;
-        if leftovers.is_empty() {
+        self.undo.unwind(engine, &NoWork).await.iter().map(ToString::to_string).collect()
+    }
+
+    fn forget(&self, clean: bool) {
+        if clean {
             // It holds nothing but this world's log.
             let _ = self.session.dir.remove();
         }
-        leftovers.iter().map(ToString::to_string).collect()
     }
+}
+
+fn free_subnet(facts: &EngineFacts, attempt: u32) -> Result<Subnet, Failure> {
+    let taken: Vec<Subnet> = facts.networks.values().flatten().copied().collect();
+    // Several worlds at once begin at different places.
+    let start = std::process::id().wrapping_add(attempt * 17);
+    (0..SUBNETS)
+        .map(|n| (n.wrapping_add(start)) % SUBNETS)
+        .map(|n| Subnet { base: Ipv4Addr::from(u32::from(FIRST.base) + (n << 8)), prefix: FIRST.prefix })
+        .find(|s| !taken.iter().any(|t| t.overlaps(*s)))
+        .ok_or_else(|| Failure::launch("no subnet is free in 198.18.0.0/15", None))
 }
 
 /// The world has no workspace.
