@@ -20,8 +20,8 @@ const OPENAI: [&str; 6] = [
     "GET /v1/models/*",
 ];
 
-/// Fetching over git's smart protocol; cred-proxy refuses the advertisement of a push by itself.
-const GIT: [&str; 2] = ["GET /**/info/refs", "POST /**/git-upload-pack"];
+/// Fetching over git's smart protocol, and not pushing.
+const GIT: [&str; 2] = ["GET **/info/refs?service=git-upload-pack", "POST **/git-upload-pack"];
 
 impl Role {
     /// All of them.
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn two_roles_pass_the_union_and_are_not_inspected_if_one_is_not() {
         let both = default_allow(&[Role::GitInsteadof, Role::TeaLogin, Role::NpmRegistry], "");
-        assert_eq!(both, ["GET /**/info/refs", "POST /**/git-upload-pack", "GET /**", "HEAD /**"]);
+        assert_eq!(both, [GIT[0], GIT[1], READING[0], READING[1]]);
         assert!(!default_inspect(&[Role::GitInsteadof, Role::TeaLogin]));
         assert!(default_inspect(&[Role::TeaLogin]));
         assert!(default_inspect(&[]));

@@ -23,16 +23,19 @@ const PATTERNS_MAX: usize = 100;
 const SCHEMES: [&str; 5] = ["Bearer", "token", "Basic", "header:<Name>", "none"];
 
 /// Headers that frame a request or speak to the next hop alone; a credential in one would break the request, or worse.
-const HEADERS_REFUSED: [&str; 16] = [
+const HEADERS_REFUSED: [&str; 19] = [
     "accept-encoding",
     "connection",
     "content-encoding",
     "content-length",
     "content-type",
+    "date",
     "expect",
     "host",
+    "http2-settings",
     "keep-alive",
     "proxy-authenticate",
+    "proxy-authentication-info",
     "proxy-authorization",
     "proxy-connection",
     "range",

@@ -116,8 +116,8 @@ fn credentials_are_named_and_never_written() {
 fn upstreams_and_paths_are_strict() {
     for (line, part) in [
         ("path: a, upstream: \"https://h.org\", auth_scheme: none", "write `/a/`"),
-        ("path: /a/../b/, upstream: \"https://h.org\", auth_scheme: none", "`..` cannot"),
-        ("path: //, upstream: \"https://h.org\", auth_scheme: none", "`//` cannot"),
+        ("path: /a/../b/, upstream: \"https://h.org\", auth_scheme: none", "dot segment"),
+        ("path: //, upstream: \"https://h.org\", auth_scheme: none", "empty segment"),
         ("path: /a/, upstream: h.org, auth_scheme: none", "begin with https://"),
         ("path: /a/, upstream: \"https://h.org/?q\", auth_scheme: none", "query"),
         ("path: /a/, upstream: \"http://git-gate/\", auth_scheme: none", "inside the bottle"),
@@ -165,8 +165,8 @@ fn roles_give_what_passes_and_what_is_inspected() {
         ("role: [tea-login, tea-login]", "stands twice"),
         ("role: {a: b}", "must be a list"),
         ("allow: []", "lets nothing pass"),
-        ("allow: [\"get /x\"]", "in capitals"),
-        ("allow: [\"GET x\"]", "begins with `/`"),
+        ("allow: [\"get /x\"]", "not a method"),
+        ("allow: [\"GET x\"]", "begins with neither"),
         ("allow: [\"GET /x\", \"GET /x\"]", "stands twice"),
         ("allow: \"GET /x\"", "write [GET /x]"),
         ("inspect: maybe", "true or false"),
