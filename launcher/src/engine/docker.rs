@@ -52,6 +52,8 @@ struct Inner {
     address: Address,
     api: Api,
     version: String,
+    /// Its architecture, as images name it.
+    arch: String,
     seccomp: fn(Seccomp) -> String,
     /// Names of what this process has made -> ids.
     ids: Mutex<HashMap<Key, String>>,
@@ -104,6 +106,7 @@ impl Docker {
             address,
             api,
             version: version.version.unwrap_or_default(),
+            arch: version.arch.unwrap_or_default(),
             seccomp,
             ids: Mutex::default(),
             turns: Mutex::default(),
@@ -278,3 +281,6 @@ impl Engine for Docker {
         self.inner.disk_used(container).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,12 +18,13 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 mod files;
+mod input;
 mod roles;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::FakeInput;
+pub use input::FakeInput;
 
 /// An engine in memory. Clones are the same engine.
 #[derive(Clone, Default)]
@@ -223,7 +224,7 @@ impl Fake {
         how
     }
 
-    fn input_of(&self, to: state::Target) -> FakeInput {
+    fn input_of(&self, to: input::Target) -> FakeInput {
         FakeInput::new(self.state.clone(), to)
     }
 }
@@ -357,14 +358,14 @@ impl Engine for Fake {
 
     async fn attach(&self, container: &str) -> Result<Streams, EngineError> {
         let output = self.call("attach", |state| state.attach(container)).await?;
-        Ok(Streams { input: Box::new(self.input_of(state::Target::Container(container.to_owned()))), output })
+        Ok(Streams { input: Box::new(self.input_of(input::Target::Container(container.to_owned()))), output })
     }
 
     async fn exec(&self, spec: &ExecSpec) -> Result<Exec, EngineError> {
         let script = self.hooks().script.clone();
         let script = script.map_or(Script { output: Bytes::new(), end: End::Never }, |script| script(spec));
         let (handle, output) = self.call("exec", |state| state.exec(spec, script)).await?;
-        let input = Box::new(self.input_of(state::Target::Exec(handle.clone())));
+        let input = Box::new(self.input_of(input::Target::Exec(handle.clone())));
         Ok(Exec { handle, streams: Streams { input, output } })
     }
 

@@ -1,5 +1,11 @@
 //! What every engine does, real or in memory: one list of clauses, run on both. A clause says what the launcher depends on.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test says what it does, and ends where it cannot go on"
+)]
+
 mod clauses;
 mod real;
 mod world;

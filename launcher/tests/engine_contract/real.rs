@@ -143,14 +143,12 @@ async fn names_are_looked_up_nowhere(world: World<Docker>) {
     spec.hosts.insert("known".to_owned(), network.subnet.address(9));
     let (name, _streams) = world.running(spec).await;
     for (host, wanted) in [("known", "found"), ("near", "found"), ("secret.example.org", "nothing")] {
-        let begun = std::time::Instant::now();
         let mut exec = world.engine.exec(&world.exec(&name, &["/probe", "look-up", host])).await.unwrap();
         assert_eq!(read(&mut exec.streams, "").await, wanted, "{host}");
-        // One attempt of a second, where the default is two of five.
-        assert!(begun.elapsed().as_secs() < 5, "{host} took {:?}", begun.elapsed());
     }
     let mut exec = world.engine.exec(&world.exec(&name, &["/probe", "read", "/etc/resolv.conf"])).await.unwrap();
     let text = read(&mut exec.streams, "").await;
+    // One attempt of a second, where the default is two of five.
     assert!(text.contains("timeout:1") && text.contains("attempts:1"), "{text}");
 }
 

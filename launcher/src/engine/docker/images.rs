@@ -8,18 +8,26 @@ use bollard::errors::Error;
 use bollard::models::{BuildInfo, ContainerConfig, ContainerCreateBody, CreateImageInfo, HostConfig};
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, CommitContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder,
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptionsBuilder, RemoveImageOptionsBuilder,
-    UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveImageOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How many lines of a failed build its error carries.
 const LINES_MAX: usize = 20;
 
 /// Longest line of progress.
 const LINE_BYTES_MAX: usize = 8 << 10;
+
+/// What the names of containers begin with that live while an image is derived.
+const DERIVATION: &str = "bottle-derive-";
+
+/// How old such a container must be for its process to be surely gone; clocks of engine and launcher may differ.
+const DERIVATION_AGE: Duration = Duration::from_secs(3600);
 
 /// What `derive` is asked for.
 pub(super) struct Derived {
@@ -55,8 +63,7 @@ impl Inner {
 
     pub(super) async fn load(&self, image: &ScratchImage) -> Result<String, EngineError> {
         let what = format!("could not load image {}", image.tag);
-        let arch = self.arch(&what).await?;
-        let archive = scratch::archive(image, &arch)
+        let archive = scratch::archive(image, &self.arch)
             .map_err(|e| EngineError::new(what.as_str(), Kind::Other, Some(Box::new(e) as _)))?;
         let before = self.image(&image.tag).await?;
         if before.as_ref().is_some_and(|seen| seen.id == archive.id) {
@@ -144,7 +151,8 @@ impl Inner {
             host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
         };
-        let options = CreateContainerOptionsBuilder::default().build();
+        self.sweep_derivations(&what).await?;
+        let options = CreateContainerOptionsBuilder::default().name(&derivation_name()).build();
         let id = look(&what, LOOK_WITHIN, self.client.create_container(Some(options), body)).await?.id;
         let committed = self.put_and_commit(&id, derived, &what).await;
         let removed = match tokio::time::timeout(DEED_WITHIN, self.remove_container(&id)).await {
@@ -154,6 +162,23 @@ impl Inner {
         let image = committed?;
         removed?;
         self.drop_untagged(before, &image).await;
+        Ok(())
+    }
+
+    /// Removes containers of derivations whose process was killed: of our naming, never started, and old. Labels would
+    /// find them better, and end up in the image.
+    async fn sweep_derivations(&self, what: &str) -> Result<(), EngineError> {
+        let filters = HashMap::from([("name", vec![DERIVATION]), ("status", vec!["created"])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found = look(what, LOOK_WITHIN, self.client.list_containers(Some(options))).await?;
+        let before = seconds_now() - DERIVATION_AGE.as_secs().cast_signed();
+        let prefix = format!("/{DERIVATION}");
+        let old = found.into_iter().filter(|c| {
+            c.created.is_some_and(|at| at < before) && c.names.iter().flatten().any(|name| name.starts_with(&prefix))
+        });
+        for id in old.filter_map(|c| c.id) {
+            look(what, DEED_WITHIN, self.remove_container(&id)).await?;
+        }
         Ok(())
     }
 
@@ -204,11 +229,6 @@ impl Inner {
         tar.into_inner().map_err(unmade)
     }
 
-    async fn arch(&self, what: &str) -> Result<String, EngineError> {
-        let info = look(what, LOOK_WITHIN, self.client.info()).await?;
-        Ok(info.architecture.unwrap_or_default())
-    }
-
     /// Removes the image that had a tag before, unless it is the same, has another name, or is used.
     async fn drop_untagged(&self, before: Option<ImageFacts>, after: &str) {
         let Some(before) = before.filter(|image| image.id != after && !image.id.is_empty()) else { return };
@@ -223,6 +243,17 @@ impl Inner {
         // It takes room and nothing else: a container that uses it keeps it, and that is right.
         let _ = tokio::time::timeout(DEED_WITHIN, removal).await;
     }
+}
+
+/// A name that no other derivation has, on this host or another with the same engine.
+fn derivation_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{DERIVATION}{since:x}-{:x}-{:x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn seconds_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().cast_signed()
 }
 
 /// Text in pieces -> lines, and the last of them.

@@ -1,5 +1,6 @@
 //! What the engine in memory holds, and the rules of names, networks and ends.
 
+use super::input::Target;
 use super::{End, Script, files, roles};
 use crate::engine::{
     Chunk, ContainerSpec, EngineError, EngineFacts, ExecSpec, ImageFacts, Kind, NetworkMode, NetworkSpec, Observed,
@@ -10,10 +11,6 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, watch};
 
 /// Status of what was killed.
@@ -310,7 +307,7 @@ impl State {
         self.say(name, &text);
     }
 
-    fn write(&mut self, to: &Target, bytes: &[u8]) -> std::io::Result<()> {
+    pub fn write(&mut self, to: &Target, bytes: &[u8]) -> std::io::Result<()> {
         match to {
             Target::Container(name) => {
                 let container = self.containers.get_mut(name).filter(|c| c.say.is_some() && !c.input_ended);
@@ -326,7 +323,7 @@ impl State {
         Ok(())
     }
 
-    fn end_input(&mut self, to: &Target) {
+    pub fn end_input(&mut self, to: &Target) {
         match to {
             Target::Container(name) => {
                 let Some(container) = self.containers.get_mut(name) else { return };
@@ -356,61 +353,6 @@ impl Running {
     fn end(&mut self, code: i64) {
         self.code.get_or_insert(code);
         self.say = None;
-    }
-}
-
-/// Whose standard input.
-#[derive(Debug, Clone)]
-pub(super) enum Target {
-    Container(String),
-    Exec(String),
-}
-
-/// The standard input of a container or exec. Its end, by shutdown or drop, ends the container: the dead man's switch.
-pub struct FakeInput {
-    state: Arc<Mutex<State>>,
-    to: Target,
-    ended: bool,
-}
-
-impl FakeInput {
-    pub(super) fn new(state: Arc<Mutex<State>>, to: Target) -> Self {
-        Self { state, to, ended: false }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) {
-            self.state().end_input(&self.to);
-        }
-    }
-}
-
-impl AsyncWrite for FakeInput {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        if self.ended {
-            return Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()));
-        }
-        let written = self.state().write(&self.to, bytes);
-        Poll::Ready(written.map(|()| bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.end();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for FakeInput {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 
