@@ -200,7 +200,20 @@ fn a_variable_is_set_once() {
     bottle(&both("tea-login", "ANTHROPIC_BASE_URL"));
     bottle(&both("anthropic-base-url", "OPENAI_BASE_URL"));
     refused(&both("anthropic-base-url", "ANTHROPIC_BASE_URL"), 3, "set by the role of a route");
+    refused(&both("anthropic-base-url", "ANTHROPIC_API_KEY"), 3, "set by the role of a route");
     refused(&both("openai-base-url", "OPENAI_BASE_URL"), 3, "set by the role of a route");
+    refused(&both("npm-registry", "NPM_CONFIG_REGISTRY"), 3, "set by the role of a route");
+}
+
+#[test]
+fn the_version_stands_once() {
+    let route = |role: &str, base: &str| {
+        routes(&[&format!("path: /a/, upstream: \"https://a.org{base}\", auth_scheme: none, role: {role}")])
+    };
+    bottle(&route("openai-base-url", "/api"));
+    bottle(&route("tea-login", "/api/v1"));
+    refused(&route("openai-base-url", "/api/v1/"), 5, "leave `/v1` out");
+    refused(&route("anthropic-base-url", "/v1"), 5, "leave `/v1` out");
 }
 
 #[test]
