@@ -24,7 +24,8 @@ pub(super) fn read(
     table.take("extends");
     let agent = source::read(table.take("agent"), top, places, report);
     let routes = route::read(table.take("cred_proxy"), places, report);
-    let routed: Vec<&str> = routes.iter().flat_map(|r| &r.route.roles).filter_map(|role| role.variable()).collect();
+    let routed: Vec<&str> =
+        routes.iter().flat_map(|r| &r.route.roles).flat_map(|role| role.variables()).copied().collect();
     let env = env::read(table.take("env"), &routed, report);
     let egress = egress::read(table.take("egress"), &routes, places, report);
     let limits = limits::read(table.take("limits"), &user.limits, report);

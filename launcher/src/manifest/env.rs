@@ -14,10 +14,11 @@ const NAME_CHARS_MAX: usize = 128;
 const VALUE_BYTES_MAX: usize = 32 << 10;
 
 /// Variables that the launcher sets so that the agent's programs find the proxy and trust the bottle's CA. A bottle
-/// that set one would cut the agent off or point it elsewhere, so they are refused, in any case of letters.
-pub const RESERVED: [&str; 19] = [
+/// that set one would cut the agent off or point it elsewhere, so they are refused, in upper and lower case alike.
+pub const RESERVED: [&str; 21] = [
     "ALL_PROXY",
     "AWS_CA_BUNDLE",
+    "BOTTLE",
     "CARGO_HTTP_CAINFO",
     "CURL_CA_BUNDLE",
     "DENO_CERT",
@@ -31,6 +32,7 @@ pub const RESERVED: [&str; 19] = [
     "NODE_EXTRA_CA_CERTS",
     "NODE_USE_ENV_PROXY",
     "NO_PROXY",
+    "NPM_CONFIG_CAFILE",
     "PIP_CERT",
     "REQUESTS_CA_BUNDLE",
     "SSL_CERT_DIR",
@@ -50,11 +52,11 @@ pub(super) fn read(entry: Option<&Entry>, routed: &[&str], report: &mut Report) 
             continue;
         }
         if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
-            let hint = "it leads to the bottle's proxy or its CA; leave it out";
+            let hint = "it leads to the bottle's proxy or its CA, or is a mark of it; leave it out";
             report.error_with(entry.at, format!("`{name}` is set by the launcher"), hint.to_owned());
             continue;
         }
-        if routed.contains(&name) {
+        if routed.iter().any(|routed| routed.eq_ignore_ascii_case(name)) {
             let hint = "take it out, or take the role from the route";
             report.error_with(entry.at, format!("`{name}` is set by the role of a route"), hint.to_owned());
             continue;
@@ -160,6 +162,13 @@ mod tests {
         }
         assert!(value(&"x".repeat(VALUE_BYTES_MAX)).is_ok());
         assert!(value(&"x".repeat(VALUE_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn what_the_launcher_sets_is_reserved() {
+        for name in crate::plan::provision::environment().keys() {
+            assert!(RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)), "{name}");
+        }
     }
 
     #[test]

@@ -20,8 +20,8 @@ const OPENAI: [&str; 6] = [
     "GET /v1/models/*",
 ];
 
-/// Fetching over git's smart protocol; cred-proxy refuses the advertisement of a push by itself.
-const GIT: [&str; 2] = ["GET /**/info/refs", "POST /**/git-upload-pack"];
+/// Fetching over git's smart protocol, and not pushing.
+const GIT: [&str; 2] = ["GET **/info/refs?service=git-upload-pack", "POST **/git-upload-pack"];
 
 impl Role {
     /// All of them.
@@ -47,12 +47,21 @@ impl Role {
         }
     }
 
-    /// The variable by which the agent's tools are told of a route with this role.
-    pub fn variable(self) -> Option<&'static str> {
+    /// The variables by which the agent's tools are told of a route with this role.
+    pub fn variables(self) -> &'static [&'static str] {
         match self {
-            Self::AnthropicBaseUrl => Some("ANTHROPIC_BASE_URL"),
-            Self::OpenaiBaseUrl => Some("OPENAI_BASE_URL"),
-            Self::NpmRegistry | Self::GitInsteadof | Self::TeaLogin => None,
+            Self::AnthropicBaseUrl => &["ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"],
+            Self::OpenaiBaseUrl => &["OPENAI_BASE_URL", "OPENAI_API_KEY"],
+            Self::NpmRegistry => &["npm_config_registry"],
+            Self::GitInsteadof | Self::TeaLogin => &[],
+        }
+    }
+
+    /// Do its clients ask for paths that begin with the API's version?
+    pub(super) fn versioned(self) -> bool {
+        match self {
+            Self::AnthropicBaseUrl | Self::OpenaiBaseUrl => true,
+            Self::NpmRegistry | Self::GitInsteadof | Self::TeaLogin => false,
         }
     }
 
@@ -73,16 +82,13 @@ impl Role {
     }
 }
 
-/// What passes a route with these roles and this base path on the upstream. A base that has the API's version already
-/// takes it out of the patterns, which begin where the route's path ends.
-pub(super) fn default_allow(roles: &[Role], base: &str) -> Vec<String> {
+/// What passes a route with these roles.
+pub(super) fn default_allow(roles: &[Role]) -> Vec<String> {
     let lists: Vec<&[&str]> = if roles.is_empty() { vec![&READING] } else { roles.iter().map(|r| r.allow()).collect() };
-    let versioned = base.ends_with("/v1");
     let mut allow: Vec<String> = Vec::new();
     for line in lists.into_iter().flatten() {
-        let line = if versioned { line.replacen(" /v1/", " /", 1) } else { (*line).to_owned() };
-        if !allow.contains(&line) {
-            allow.push(line);
+        if !allow.iter().any(|other| other == line) {
+            allow.push((*line).to_owned());
         }
     }
     allow
@@ -101,29 +107,23 @@ mod tests {
     #[test]
     fn every_default_is_a_pattern_and_no_llm_default_has_files() {
         for role in Role::ALL {
-            for line in default_allow(&[role], "") {
+            for line in default_allow(&[role]) {
                 assert_eq!(pattern(&line), Ok(()), "{line}");
                 assert!(!line.contains("files") && !line.contains("batches"), "{line}");
             }
         }
         for role in [Role::AnthropicBaseUrl, Role::OpenaiBaseUrl] {
-            assert!(default_allow(&[role], "").iter().all(|line| !line.contains("**")));
+            assert!(default_allow(&[role]).iter().all(|line| !line.contains("**")));
         }
     }
 
     #[test]
     fn two_roles_pass_the_union_and_are_not_inspected_if_one_is_not() {
-        let both = default_allow(&[Role::GitInsteadof, Role::TeaLogin, Role::NpmRegistry], "");
-        assert_eq!(both, ["GET /**/info/refs", "POST /**/git-upload-pack", "GET /**", "HEAD /**"]);
+        let both = default_allow(&[Role::GitInsteadof, Role::TeaLogin, Role::NpmRegistry]);
+        assert_eq!(both, [GIT[0], GIT[1], READING[0], READING[1]]);
         assert!(!default_inspect(&[Role::GitInsteadof, Role::TeaLogin]));
         assert!(default_inspect(&[Role::TeaLogin]));
         assert!(default_inspect(&[]));
-    }
-
-    #[test]
-    fn a_base_with_the_version_takes_it_out_of_the_patterns() {
-        assert!(default_allow(&[Role::OpenaiBaseUrl], "/v1").contains(&"POST /responses".to_owned()));
-        assert!(default_allow(&[Role::OpenaiBaseUrl], "/x").contains(&"POST /v1/responses".to_owned()));
     }
 
     #[test]

@@ -23,16 +23,19 @@ const PATTERNS_MAX: usize = 100;
 const SCHEMES: [&str; 5] = ["Bearer", "token", "Basic", "header:<Name>", "none"];
 
 /// Headers that frame a request or speak to the next hop alone; a credential in one would break the request, or worse.
-const HEADERS_REFUSED: [&str; 16] = [
+const HEADERS_REFUSED: [&str; 19] = [
     "accept-encoding",
     "connection",
     "content-encoding",
     "content-length",
     "content-type",
+    "date",
     "expect",
     "host",
+    "http2-settings",
     "keep-alive",
     "proxy-authenticate",
+    "proxy-authentication-info",
     "proxy-authorization",
     "proxy-connection",
     "range",
@@ -99,6 +102,11 @@ fn one(node: &Node, places: &Places, report: &mut Report) -> Option<Read> {
     let allow = table.take("allow").map(|entry| read_allow(entry, report));
     table.finish(report);
     let upstream = upstream?;
+    if let Some(role) = roles.iter().find(|role| role.versioned() && upstream.base.ends_with("/v1")) {
+        let hint = "the agent's tools write the version themselves: leave `/v1` out of the upstream";
+        let message = format!("a route with the role `{}` would lead to `{}/v1/…`", role.name(), upstream.base);
+        report.error_with(at, message, hint.to_owned());
+    }
     if !upstream.https && token_ref.is_some() {
         report.warn(at, &format!("the credential of this route goes to {} in the clear, over http", upstream.host));
     }
@@ -107,7 +115,7 @@ fn one(node: &Node, places: &Places, report: &mut Report) -> Option<Read> {
         auth: auth?,
         token_ref,
         inspect: inspects.unwrap_or_else(|| default_inspect(&roles)),
-        allow: allow.unwrap_or_else(|| default_allow(&roles, &upstream.base)),
+        allow: allow.unwrap_or_else(|| default_allow(&roles)),
         roles,
         upstream,
         line: report.line(at),

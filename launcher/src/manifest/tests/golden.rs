@@ -60,7 +60,8 @@ limits: {time: 8}
       |
     5 |   HTTPS_PROXY: http://proxy.example.org:3128
       |   ^^^^^^^^^^^
-      = help: it leads to the bottle's proxy or its CA; leave it out
+      = help: it leads to the bottle's proxy or its CA, or is a mark of it; leave it
+              out
 
     error: unknown key `alowlist` in `egress`
      --> config/bottles/dev.md:7:3

@@ -116,8 +116,8 @@ fn credentials_are_named_and_never_written() {
 fn upstreams_and_paths_are_strict() {
     for (line, part) in [
         ("path: a, upstream: \"https://h.org\", auth_scheme: none", "write `/a/`"),
-        ("path: /a/../b/, upstream: \"https://h.org\", auth_scheme: none", "`..` cannot"),
-        ("path: //, upstream: \"https://h.org\", auth_scheme: none", "`//` cannot"),
+        ("path: /a/../b/, upstream: \"https://h.org\", auth_scheme: none", "dot segment"),
+        ("path: //, upstream: \"https://h.org\", auth_scheme: none", "empty segment"),
         ("path: /a/, upstream: h.org, auth_scheme: none", "begin with https://"),
         ("path: /a/, upstream: \"https://h.org/?q\", auth_scheme: none", "query"),
         ("path: /a/, upstream: \"http://git-gate/\", auth_scheme: none", "inside the bottle"),
@@ -165,8 +165,8 @@ fn roles_give_what_passes_and_what_is_inspected() {
         ("role: [tea-login, tea-login]", "stands twice"),
         ("role: {a: b}", "must be a list"),
         ("allow: []", "lets nothing pass"),
-        ("allow: [\"get /x\"]", "in capitals"),
-        ("allow: [\"GET x\"]", "begins with `/`"),
+        ("allow: [\"get /x\"]", "not a method"),
+        ("allow: [\"GET x\"]", "begins with neither"),
         ("allow: [\"GET /x\", \"GET /x\"]", "stands twice"),
         ("allow: \"GET /x\"", "write [GET /x]"),
         ("inspect: maybe", "true or false"),
@@ -200,7 +200,20 @@ fn a_variable_is_set_once() {
     bottle(&both("tea-login", "ANTHROPIC_BASE_URL"));
     bottle(&both("anthropic-base-url", "OPENAI_BASE_URL"));
     refused(&both("anthropic-base-url", "ANTHROPIC_BASE_URL"), 3, "set by the role of a route");
+    refused(&both("anthropic-base-url", "ANTHROPIC_API_KEY"), 3, "set by the role of a route");
     refused(&both("openai-base-url", "OPENAI_BASE_URL"), 3, "set by the role of a route");
+    refused(&both("npm-registry", "NPM_CONFIG_REGISTRY"), 3, "set by the role of a route");
+}
+
+#[test]
+fn the_version_stands_once() {
+    let route = |role: &str, base: &str| {
+        routes(&[&format!("path: /a/, upstream: \"https://a.org{base}\", auth_scheme: none, role: {role}")])
+    };
+    bottle(&route("openai-base-url", "/api"));
+    bottle(&route("tea-login", "/api/v1"));
+    refused(&route("openai-base-url", "/api/v1/"), 5, "leave `/v1` out");
+    refused(&route("anthropic-base-url", "/v1"), 5, "leave `/v1` out");
 }
 
 #[test]
