@@ -248,7 +248,8 @@ async fn one_try<E: Engine>(
     stop: &Stop,
     started: &str,
 ) -> (Result<Outcome, LaunchError>, Vec<Leftover>) {
-    let (plan, supplies) = match prepare(shared, charge, session, started).await {
+    let prepared = AssertUnwindSafe(prepare(shared, charge, session, started)).catch_unwind().await;
+    let (plan, supplies) = match prepared.unwrap_or_else(|_| Err(panicked())) {
         Ok(prepared) => prepared,
         Err(failure) => return (Ok(Outcome::Failed(failure)), Vec::new()),
     };
@@ -263,9 +264,7 @@ async fn one_try<E: Engine>(
     let tried = match launched {
         Ok(Ok(running)) => {
             let attended = AssertUnwindSafe(attend(shared, charge, &plan, running, session, stop)).catch_unwind().await;
-            Ok(attended.unwrap_or_else(|_| {
-                Outcome::Failed(Failure::launch("the keeper panicked; its log says where", None))
-            }))
+            Ok(attended.unwrap_or_else(|_| Outcome::Failed(panicked())))
         }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(LaunchError::Panicked("the launch itself; the log says where".to_owned())),
@@ -279,6 +278,10 @@ async fn one_try<E: Engine>(
         shared.log.line("keeper", "err", &format!("the record of the plan cannot be removed: {error}"));
     }
     (tried, leftovers)
+}
+
+fn panicked() -> Failure {
+    Failure::launch("the keeper panicked", "its log says where; please report it".to_owned())
 }
 
 /// Facts, plan and bytes; and the record of what will be made, before any of it is.
@@ -324,7 +327,7 @@ async fn attend<E: Engine>(
 ) -> Outcome {
     let statuses = running.sidecars.iter().map(|(role, sidecar)| (role.clone(), sidecar.status()));
     *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = statuses.collect();
-    let outcome = agent::attend(shared, charge, plan, &running, session, stop).await;
+    let outcome = agent::attend(shared, charge, plan, &running.identity, session, stop).await;
     shared.set_phase("ending");
     if let Some(agent) = running.sidecars.remove("agent") {
         // The workspace is read after this: what still runs in there has to end first.

@@ -7,7 +7,7 @@ use crate::engine::{Engine, ExecSpec, Kind};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::keeper_socket::{Frame, ToClient};
-use crate::launch::Running;
+use crate::plan::provision::Identity;
 use crate::plan::{AgentUser, Plan};
 use crate::state::Session;
 use crate::stop::{Level, Stop};
@@ -32,11 +32,11 @@ pub async fn attend<E: Engine>(
     shared: &Arc<Shared<E>>,
     charge: &Charge,
     plan: &Plan,
-    running: &Running,
+    identity: &Identity,
     session: &Session,
     stop: &Stop,
 ) -> Outcome {
-    let spec = spec(shared, charge, plan, running);
+    let spec = spec(shared, charge, plan, identity);
     if let Err(error) = session.dir.mark_started() {
         return Outcome::Failed(Failure::launch(format!("the bottle's folder cannot be written: {error}"), None));
     }
@@ -115,16 +115,16 @@ async fn until_ended<E: Engine>(
     }
 }
 
-fn spec<E: Engine>(shared: &Shared<E>, charge: &Charge, plan: &Plan, running: &Running) -> ExecSpec {
+fn spec<E: Engine>(shared: &Shared<E>, charge: &Charge, plan: &Plan, identity: &Identity) -> ExecSpec {
     let tty = if plan.session.headless { None } else { *shared.console.size().borrow() };
     // The name where the image has one: the engine then adds the user's further groups.
     let user = match &plan.session.user {
         AgentUser::OfImage(user) => user.clone(),
-        AgentUser::Added | AgentUser::Unknown => format!("{}:{}", running.identity.uid, running.identity.gid),
+        AgentUser::Added | AgentUser::Unknown => format!("{}:{}", identity.uid, identity.gid),
     };
     let mut env = charge.env.clone();
     if !env.iter().any(|(name, _)| name == "HOME") {
-        env.push(("HOME".to_owned(), running.identity.home.clone()));
+        env.push(("HOME".to_owned(), identity.home.clone()));
     }
     ExecSpec {
         container: plan.session.container.clone(),
