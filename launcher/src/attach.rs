@@ -71,7 +71,14 @@ impl Drop for Raw {
 }
 
 /// Stays with the keeper until one of the two goes.
-pub async fn stay(mut reader: Reader, mut writer: Writer, part: Part, tty: bool, forward_input: bool, ui: Ui) -> Parted {
+pub async fn stay(
+    mut reader: Reader,
+    mut writer: Writer,
+    part: Part,
+    tty: bool,
+    forward_input: bool,
+    ui: Ui,
+) -> Parted {
     let mut raw = None;
     let mut keys = None;
     let mut signals = Signals::take();
@@ -243,7 +250,11 @@ fn show(to: &mut impl Write, bytes: &[u8]) {
 /// A line in between, also on a terminal in raw mode, where a newline does not return the carriage.
 fn notice(ui: Ui, raw: bool, text: &str) {
     let text = crate::ui::clean(text);
-    if raw { show(&mut std::io::stderr(), format!("\r\n[bottle] {text}\r\n").as_bytes()) } else { ui.line(&format!("[bottle] {text}")) }
+    if raw {
+        show(&mut std::io::stderr(), format!("\r\n[bottle] {text}\r\n").as_bytes())
+    } else {
+        ui.line(&format!("[bottle] {text}"))
+    }
 }
 
 /// The exit status of a part that ended.

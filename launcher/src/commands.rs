@@ -34,7 +34,8 @@ pub struct Here {
 impl Here {
     /// Looks around.
     pub fn new() -> Result<Self, Failure> {
-        let text = |(k, v): (std::ffi::OsString, std::ffi::OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
+        let text =
+            |(k, v): (std::ffi::OsString, std::ffi::OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
         let env: BTreeMap<_, _> = std::env::vars_os().filter_map(text).collect();
         let cwd = std::env::current_dir()
             .map_err(|e| Failure::usage(format!("the current directory cannot be used: {e}"), None))?;
@@ -73,7 +74,10 @@ impl Here {
             [] => Err(Failure::usage(format!("there is no bottle {id:?}"), "see `launcher ps --all`".to_owned())),
             several => {
                 let names: Vec<_> = several.iter().map(|s| s.as_str()).collect();
-                Err(Failure::usage(format!("{id:?} may be {}", names.join(" or ")), "write more of the name".to_owned()))
+                Err(Failure::usage(
+                    format!("{id:?} may be {}", names.join(" or ")),
+                    "write more of the name".to_owned(),
+                ))
             }
         }
     }

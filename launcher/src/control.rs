@@ -2,7 +2,7 @@
 //! switch in one. Holding a [`Sidecar`] keeps its container alive; dropping it ends the container.
 
 use crate::engine::{Chunk, Engine, EngineError, Step, Streams};
-use crate::state::LogFile;
+use crate::log::LogFile;
 use crate::stop::{Level, Stop};
 use futures_util::StreamExt;
 use std::sync::Arc;
@@ -236,7 +236,10 @@ mod tests {
             ("bottle-init: ready", true),
             (r#"{"event":"ready"}"#, true),
             (r#"{"event": "ready"}"#, true),
-            (r#"{"event":"request","route":"bottle-init: ready","method":"GET","path":"/","status":200,"bytes":1,"ms":1,"credential":false}"#, false),
+            (
+                r#"{"event":"request","route":"bottle-init: ready","method":"GET","path":"/","status":200,"bytes":1,"ms":1,"credential":false}"#,
+                false,
+            ),
             (r#"{"event":"blocked","url":"{\"event\":\"ready\"}"}"#, false),
             ("ready", false),
         ] {

@@ -141,7 +141,8 @@ mod tests {
             ("EMPTY".to_owned(), String::new()),
             ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
         ]);
-        let command = |argv: &[&str]| TokenRef::Command { argv: argv.iter().map(|s| (*s).to_owned()).collect(), ttl_s: None };
+        let command =
+            |argv: &[&str]| TokenRef::Command { argv: argv.iter().map(|s| (*s).to_owned()).collect(), ttl_s: None };
         for (from, expected) in [
             (TokenRef::Env("TOKEN".to_owned()), Ok("from-env")),
             (TokenRef::Env("OTHER".to_owned()), Err("no variable OTHER")),

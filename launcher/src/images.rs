@@ -87,7 +87,11 @@ pub async fn pipelock<E: Engine>(
     let pins = Pins::load(config)?;
     let trust = match (&pin.digest, pins.of(reference)) {
         (Some(digest), _) if pin.reference == reference => {
-            if facts.digests.iter().any(|d| d.ends_with(digest)) { Trust::Pinned } else { Trust::Other(digest.clone()) }
+            if facts.digests.iter().any(|d| d.ends_with(digest)) {
+                Trust::Pinned
+            } else {
+                Trust::Other(digest.clone())
+            }
         }
         (_, Some(known)) if known == facts.id => Trust::Pinned,
         (_, Some(known)) => Trust::Other(known.to_owned()),
@@ -167,7 +171,10 @@ pub async fn agent<E: Engine>(
             progress(&format!("pulling {reference}"));
             engine.pull(&reference, progress).await.map_err(|error| {
                 Failure::launch(
-                    format!("the agent's image {reference} is not on the engine and cannot be pulled: {}", crate::error::chain(&error)),
+                    format!(
+                        "the agent's image {reference} is not on the engine and cannot be pulled: {}",
+                        crate::error::chain(&error)
+                    ),
                     "bring it by `docker load` or `docker build`, or name another in the bottle's manifest".to_owned(),
                 )
             })?;
@@ -226,7 +233,9 @@ impl Pins {
         let path = config.join("pins.toml");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self { path, pins: BTreeMap::new() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self { path, pins: BTreeMap::new() });
+            }
             Err(error) => return Err(Failure::usage(format!("{} cannot be read: {error}", path.display()), None)),
         };
         let pins = toml::from_str(&text)

@@ -7,8 +7,9 @@ use crate::exit::Exit;
 use crate::keeper::console::Console;
 use crate::keeper_socket::{self, Ending, ToClient};
 use crate::launch::{Launch, LaunchError, Running};
+use crate::log::LogFile;
 use crate::plan::{self, Order, Plan};
-use crate::state::{self, LogFile, Metadata, Session, StateRoot};
+use crate::state::{self, Metadata, Session, StateRoot};
 use crate::stop::{self, Level, Stop, Stopper};
 use crate::transfer::Home;
 use crate::undo::{Leftover, UndoStack};
@@ -228,7 +229,9 @@ pub async fn keep<E: Engine>(shared: &Arc<Shared<E>>, charge: &mut Charge, sessi
 
 fn failure(error: &LaunchError) -> Failure {
     let hint = match error {
-        LaunchError::Different(_) => Some("run `launcher doctor`; the engine may lack an option that a bottle needs".to_owned()),
+        LaunchError::Different(_) => {
+            Some("run `launcher doctor`; the engine may lack an option that a bottle needs".to_owned())
+        }
         LaunchError::Once { .. } => Some("the wall needs nftables in the engine's kernel".to_owned()),
         LaunchError::Engine(_)
         | LaunchError::Bring(_)
@@ -302,17 +305,20 @@ async fn prepare<E: Engine>(
     let supplies = supplies::supplies(&plan, charge, &session.dir)?;
     let io = |e: std::io::Error| Failure::launch(format!("the bottle's folder cannot be written: {e}"), None);
     session.dir.record(&plan).map_err(io)?;
-    session.dir.write_metadata(&Metadata {
-        id: session.dir.id().to_owned(),
-        agent: charge.order.agent.name.clone(),
-        bottle: charge.order.bottle.name.clone(),
-        workspace: charge.order.workspace.clone(),
-        image: charge.image.clone(),
-        engine: charge.engine.clone(),
-        started: started.to_owned(),
-        ended: None,
-        outcome: None,
-    }).map_err(io)?;
+    session
+        .dir
+        .write_metadata(&Metadata {
+            id: session.dir.id().to_owned(),
+            agent: charge.order.agent.name.clone(),
+            bottle: charge.order.bottle.name.clone(),
+            workspace: charge.order.workspace.clone(),
+            image: charge.image.clone(),
+            engine: charge.engine.clone(),
+            started: started.to_owned(),
+            ended: None,
+            outcome: None,
+        })
+        .map_err(io)?;
     Ok((plan, supplies))
 }
 

@@ -4,9 +4,9 @@
 use crate::compare;
 use crate::control::{self, BringError, Sidecar};
 use crate::engine::{Engine, EngineError, Kind, Step};
+use crate::log::LogFile;
 use crate::plan::provision::{self, Identity, ImageFiles, ProvisionError};
 use crate::plan::{Action, Plan};
-use crate::state::LogFile;
 use crate::stop::{Level, Stop};
 use crate::transfer;
 use crate::undo::UndoStack;
@@ -161,16 +161,23 @@ impl<'a, E: Engine> Launch<'a, E> {
             Action::Network(spec) => self.engine.apply(&Step::CreateNetwork(spec.clone())).await?,
             Action::Container(spec) => self.engine.apply(&Step::CreateContainer((**spec).clone())).await?,
             Action::Connect { container, network, address } => {
-                let step =
-                    Step::Connect { container: container.clone(), network: network.clone(), address: *address };
+                let step = Step::Connect { container: container.clone(), network: network.clone(), address: *address };
                 self.engine.apply(&step).await?;
             }
             Action::Provision { container } => self.provision(container).await?,
             Action::Workspace { container, from } => {
                 let identity = self.identity.get().cloned().unwrap_or(Identity { uid: 0, gid: 0, home: String::new() });
-                transfer::copy_in(self.engine, container, from, &identity, &self.supplies.baseline, self.progress, self.notify)
-                    .await
-                    .map_err(LaunchError::Workspace)?;
+                transfer::copy_in(
+                    self.engine,
+                    container,
+                    from,
+                    &identity,
+                    &self.supplies.baseline,
+                    self.progress,
+                    self.notify,
+                )
+                .await
+                .map_err(LaunchError::Workspace)?;
             }
             Action::Compare => {
                 let owner = &self.plan.owner;

@@ -20,6 +20,7 @@ pub mod images;
 pub mod keeper;
 pub mod keeper_socket;
 pub mod launch;
+pub mod log;
 pub mod manifest;
 pub mod plan;
 pub mod report;

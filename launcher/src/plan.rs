@@ -373,7 +373,9 @@ impl Action {
             Self::Network(spec) => Some(Undo::Engine(E::RemoveNetwork { name: spec.name.clone(), owner })),
             Self::Container(spec) => Some(Undo::Engine(E::RemoveContainer { name: spec.name.clone(), owner })),
             Self::Workspace { container, .. } => Some(Undo::SaveWorkspace { container: container.clone() }),
-            Self::Connect { .. } | Self::Provision { .. } | Self::Compare | Self::Bring { .. } | Self::Once { .. } => None,
+            Self::Connect { .. } | Self::Provision { .. } | Self::Compare | Self::Bring { .. } | Self::Once { .. } => {
+                None
+            }
         }
     }
 }

@@ -37,10 +37,7 @@ pub const SIDECARS: [Sidecar; 3] = [
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Finds binaries, building those of a checkout that are missing or older than their sources. Gives name -> path.
-pub fn binaries(
-    wanted: &[Sidecar],
-    progress: &dyn Fn(&str),
-) -> Result<BTreeMap<String, PathBuf>, Failure> {
+pub fn binaries(wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<BTreeMap<String, PathBuf>, Failure> {
     if let Some(found) = installed(wanted) {
         return Ok(found);
     }

@@ -9,10 +9,9 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-/// The log of one bottle is cut here.
-const LOG_BYTES_MAX: u64 = 64 << 20;
+/// How often a folder is made that a sweep takes away in the same moment.
+const CLAIMS: usize = 5;
 /// Our own small files are never larger.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -107,12 +106,18 @@ impl StateRoot {
     /// Makes a new bottle's folder and takes its lock. `None`: the id is taken.
     pub fn claim(&self, id: &str) -> io::Result<Option<Session>> {
         let dir = self.dir(id);
-        match DirBuilder::new().mode(0o700).create(&dir.path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-            Err(error) => return Err(error),
+        for _ in 0..CLAIMS {
+            match DirBuilder::new().mode(0o700).create(&dir.path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            if let Some(session) = dir.lock()? {
+                return Ok(Some(session));
+            }
+            // A sweep took the empty folder for a dead keeper's, and removed it between the two steps.
         }
-        dir.lock()
+        Ok(None)
     }
 }
 
@@ -267,68 +272,6 @@ pub fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The bottle's log: every line that a container of it said, with time, role and stream, as JSON lines.
-#[derive(Debug)]
-pub struct LogFile {
-    file: Mutex<(Option<File>, u64)>,
-    report: Mutex<crate::report::Report>,
-}
-
-/// One line of the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogLine {
-    /// When (RFC 3339).
-    pub time: String,
-    /// Who said it: a sidecar's role, or `keeper`.
-    pub role: String,
-    /// `out` or `err`.
-    pub stream: String,
-    /// What was said.
-    pub line: String,
-}
-
-impl LogFile {
-    /// Opens a bottle's log to append to.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        let length = file.metadata()?.len();
-        Ok(Self { file: Mutex::new((Some(file), length)), report: Mutex::default() })
-    }
-
-    /// A log that forgets everything.
-    pub fn none() -> Self {
-        Self { file: Mutex::new((None, 0)), report: Mutex::default() }
-    }
-
-    /// Appends a line. A log that is full or cannot be written stops growing, and the bottle goes on.
-    pub fn line(&self, role: &str, stream: &str, line: &str) {
-        self.report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).line(role, line);
-        let entry = LogLine {
-            time: now(),
-            role: role.to_owned(),
-            stream: stream.to_owned(),
-            line: line.to_owned(),
-        };
-        let Ok(mut bytes) = serde_json::to_vec(&entry) else { return };
-        bytes.push(b'\n');
-        let mut guard = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (file, length) = &mut *guard;
-        let Some(open) = file else { return };
-        if *length + bytes.len() as u64 > LOG_BYTES_MAX || open.write_all(&bytes).is_err() {
-            *file = None;
-            return;
-        }
-        *length += bytes.len() as u64;
-    }
-}
-
-impl LogFile {
-    /// What has happened so far, counted from the lines.
-    pub fn report(&self) -> crate::report::Report {
-        self.report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-}
-
 /// Now, as RFC 3339 with milliseconds.
 pub fn now() -> String {
     let now = jiff::Timestamp::now();
@@ -361,7 +304,8 @@ mod tests {
 
     #[test]
     fn ids_have_a_form() {
-        for (text, good) in [("coder", true), ("a-2", true), ("", false), ("-a", false), ("A", false), ("../x", false)] {
+        for (text, good) in [("coder", true), ("a-2", true), ("", false), ("-a", false), ("A", false), ("../x", false)]
+        {
             assert_eq!(is_id(text), good, "{text}");
         }
         assert_eq!(candidates("a").take(3).collect::<Vec<_>>(), ["a", "a-2", "a-3"]);
@@ -373,7 +317,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let session = root(dir.path()).claim("coder").unwrap().unwrap();
         session.dir.mark_started().unwrap();
-        let log = LogFile::open(&session.dir.log()).unwrap();
+        let log = crate::log::LogFile::open(&session.dir.log()).unwrap();
         log.line("keeper", "out", "a\u{1b}]52;b");
         let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(session.dir.path()), 0o700);

@@ -56,7 +56,13 @@ mod tests {
 
     fn container(id: &str, name: &str) -> ObservedContainer {
         let addresses = BTreeMap::new();
-        ObservedContainer { name: name.to_owned(), role: "agent".to_owned(), owner: owner(id), running: false, addresses }
+        ObservedContainer {
+            name: name.to_owned(),
+            role: "agent".to_owned(),
+            owner: owner(id),
+            running: false,
+            addresses,
+        }
     }
 
     fn record(id: &str, name: &str) -> (String, Recorded) {

@@ -78,14 +78,12 @@ impl UndoStack {
                 }
             }
             // Work that could not be brought home is not thrown away: its container stays, stopped, and is reported.
-            let kept = |undo: &Undo| {
-                matches!(undo, Undo::Engine(crate::engine::Undo::RemoveContainer { name, .. }) if unsaved.contains(name))
-            };
+            let kept = |undo: &Undo| matches!(undo, Undo::Engine(crate::engine::Undo::RemoveContainer { name, .. }) if unsaved.contains(name));
             let (kept, removals): (Vec<_>, Vec<_>) = removals.into_iter().partition(kept);
-            leftovers.extend(kept.into_iter().map(|undo| Leftover {
-                undo,
-                reason: "it holds a workspace that could not be saved".to_owned(),
-            }));
+            leftovers.extend(
+                kept.into_iter()
+                    .map(|undo| Leftover { undo, reason: "it holds a workspace that could not be saved".to_owned() }),
+            );
             let ended = removals.iter().map(|undo| take_back(engine, saver, undo));
             leftovers.extend(futures_util::future::join_all(ended).await.into_iter().flatten());
         }
@@ -99,10 +97,9 @@ async fn take_back<E: Engine, S: Saver>(engine: &E, saver: &S, undo: &Undo) -> O
     for _ in 0..2 {
         let (within, work) = match undo {
             Undo::SaveWorkspace { container } => (SAVE_WITHIN, saver.save(container).boxed()),
-            Undo::Engine(undo) => (
-                UNDO_WITHIN,
-                async { engine.undo(undo).await.map_err(|e| crate::error::chain(&e)) }.boxed(),
-            ),
+            Undo::Engine(undo) => {
+                (UNDO_WITHIN, async { engine.undo(undo).await.map_err(|e| crate::error::chain(&e)) }.boxed())
+            }
         };
         reason = match tokio::time::timeout(within, AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(Ok(()))) => return None,

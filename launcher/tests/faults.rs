@@ -9,12 +9,13 @@ use launcher::exit::Exit;
 use launcher::keeper::console::Console;
 use launcher::keeper::{Charge, Shared, keep};
 use launcher::keeper_socket::Ending;
+use launcher::log::LogFile;
 use launcher::manifest::host::{Host, HostPattern};
 use launcher::manifest::{
     Agent, AgentSource, Bottle, Egress, ImageSource, Limits, Route, Runtime, TokenRef, Upstream, WorkspaceMode,
 };
 use launcher::plan::{Order, SidecarImages};
-use launcher::state::{LogFile, StateRoot, host_hash};
+use launcher::state::{StateRoot, host_hash};
 use launcher::stop::{Level, Stopper, channel};
 use launcher::ui::Ui;
 use std::collections::BTreeMap;
@@ -36,10 +37,17 @@ impl Trial {
         std::fs::write(dir.path().join("work/file"), "content").unwrap();
         std::fs::write(dir.path().join("init"), "a static program").unwrap();
         let engine = Fake::new();
-        engine.set_facts(EngineFacts { version: "20.10.24".to_owned(), api: "1.41".to_owned(), ..EngineFacts::default() });
+        engine.set_facts(EngineFacts {
+            version: "20.10.24".to_owned(),
+            api: "1.41".to_owned(),
+            ..EngineFacts::default()
+        });
         let command = vec!["work".to_owned()];
         for image in ["agent:1", "pipelock:1", "cred-proxy:1", "wall:1"] {
-            engine.add_image(image, ImageFacts { id: image.to_owned(), command: command.clone(), ..ImageFacts::default() });
+            engine.add_image(
+                image,
+                ImageFacts { id: image.to_owned(), command: command.clone(), ..ImageFacts::default() },
+            );
         }
         engine.exec_script(|spec| match spec.argv.first().map(String::as_str) {
             Some("work") => Script { output: "done\n".into(), end: End::Code(3) },
@@ -186,7 +194,6 @@ async fn a_panic_leaves_nothing_wherever_it_is() {
     for at in 0..calls().await.len() {
         let trial = Trial::new();
         let what = format!("panic at call {at}");
-        let fault = Fault { at, how: How::Panic };
         let ending = trial.keep(|engine, _| engine.fault(Fault { at, how: How::Panic })).await;
         assert_eq!(ending.leftovers, Vec::<String>::new(), "{what}: {ending:?}");
         trial.assert_clean(&what);
@@ -224,7 +231,9 @@ async fn the_death_of_a_keeper_leaves_nothing_once_the_next_command_has_swept() 
             let trial = Arc::clone(&trial);
             async move {
                 let die = move |n: usize, _: &'static str| {
-                    if n == at && let Some(died) = died.lock().unwrap().take() {
+                    if n == at
+                        && let Some(died) = died.lock().unwrap().take()
+                    {
                         let _ = died.send(());
                     }
                 };

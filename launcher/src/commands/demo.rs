@@ -148,7 +148,9 @@ async fn attack(
             Some(Frame::Data(bytes)) => {
                 lines.push(&bytes).iter().filter_map(|line| Row::parse(line)).for_each(|row| table.row(row));
             }
-            Some(Frame::ErrorData(bytes)) => here.ui.line(crate::ui::clean(&String::from_utf8_lossy(&bytes)).trim_end()),
+            Some(Frame::ErrorData(bytes)) => {
+                here.ui.line(crate::ui::clean(&String::from_utf8_lossy(&bytes)).trim_end())
+            }
             Some(Frame::Words(ToClient::Progress { text })) => here.ui.progress(&text),
             Some(Frame::Words(ToClient::Notice { text })) => here.ui.line(&format!("[bottle] {text}")),
             Some(Frame::Words(ToClient::Ended(ending))) => {
@@ -273,7 +275,8 @@ async fn host_addresses(engine: &Docker) -> Result<Vec<String>, Failure> {
     let mut addresses: Vec<String> =
         facts.networks.values().flatten().map(|subnet| subnet.address(1).to_string()).collect();
     // No packet is sent: connecting a datagram socket only asks which of our addresses would be used.
-    let own = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|s| s.connect("198.51.100.1:9").and_then(|()| s.local_addr()));
+    let own =
+        std::net::UdpSocket::bind("0.0.0.0:0").and_then(|s| s.connect("198.51.100.1:9").and_then(|()| s.local_addr()));
     addresses.extend(own.ok().map(|a| a.ip().to_string()));
     addresses.sort();
     addresses.dedup();

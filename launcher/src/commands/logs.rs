@@ -4,7 +4,7 @@ use super::Here;
 use crate::cli::Logs;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::state::LogLine;
+use crate::log::LogLine;
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
@@ -40,7 +40,9 @@ fn pretty(line: &str) -> String {
     match serde_json::from_str::<LogLine>(line) {
         Ok(entry) => {
             let time = entry.time.get(11..23).unwrap_or(&entry.time);
-            format!("{time} {:<14} {}\n", entry.role, crate::ui::clean(&entry.line))
+            let more =
+                if entry.repeated > 0 { format!(" (and {} times before)", entry.repeated) } else { String::new() };
+            format!("{time} {:<14} {}{more}\n", entry.role, crate::ui::clean(&entry.line))
         }
         Err(_) => crate::ui::clean(line),
     }

@@ -19,6 +19,7 @@ use crate::workspace;
 use cred_proxy::Secret;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Runs an agent.
@@ -83,6 +84,9 @@ fn order(here: &Here, args: &Run, loaded: &Loaded) -> Result<Order, Failure> {
         ));
     }
     let copies = loaded.bottle.workspace == WorkspaceMode::Copy && !args.no_workspace;
+    if copies {
+        not_everything(here, &places(here)?.config)?;
+    }
     Ok(Order {
         owner: Owner {
             id: args.name.clone().unwrap_or_else(|| args.agent.clone()),
@@ -99,6 +103,21 @@ fn order(here: &Here, args: &Run, loaded: &Loaded) -> Result<Order, Failure> {
         images: images::references(),
         attempt: 0,
     })
+}
+
+/// A home directory is no workspace: it holds the operator's keys, and the manifests with the bottles' credentials.
+fn not_everything(here: &Here, config: &Path) -> Result<(), Failure> {
+    let home = here.env.get("HOME").map(PathBuf::from).unwrap_or_default();
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let cwd = real(&here.cwd);
+    let inside = |path: &Path| !path.as_os_str().is_empty() && real(path).starts_with(&cwd);
+    if inside(&home) || inside(config) {
+        return Err(Failure::usage(
+            format!("{} holds your home directory or your bottles: it cannot be an agent's workspace", cwd.display()),
+            "go into the directory that the agent should work in, or say --no-workspace".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// Prints the plan. What only an engine knows is unknown where none answers.
@@ -193,7 +212,7 @@ fn allowed(
     order: &Order,
     facts: &Facts,
     pipelock: &Pipelock,
-    config: &std::path::Path,
+    config: &Path,
 ) -> Result<(), Failure> {
     let quiet = args.yes || args.headless;
     match &pipelock.trust {

@@ -19,7 +19,8 @@ struct Work {
 pub fn diff(here: &Here, id: &str) -> Result<Exit, Failure> {
     let dir = here.bottle(id)?;
     let work = work(&dir)?;
-    let diff = workspace::diff(&work.archive, &work.baseline, &work.home).map_err(|e| Failure::launch(chain(&e), None))?;
+    let diff =
+        workspace::diff(&work.archive, &work.baseline, &work.home).map_err(|e| Failure::launch(chain(&e), None))?;
     here.ui.data(&diff.to_string());
     Ok(Exit::Success)
 }
@@ -71,6 +72,7 @@ fn work(dir: &BottleDir) -> Result<Work, Failure> {
         return Err(none("nothing came home"));
     }
     let baseline = read_limited(&dir.baseline()).map_err(|e| none(&format!("what it was given is not known: {e}")))?;
-    let baseline = serde_json::from_slice(&baseline).map_err(|e| none(&format!("what it was given is not known: {e}")))?;
+    let baseline =
+        serde_json::from_slice(&baseline).map_err(|e| none(&format!("what it was given is not known: {e}")))?;
     Ok(Work { archive: Archive::open(&dir.workspace(), Limits::default()), baseline, home })
 }

@@ -8,8 +8,8 @@ use crate::launch::Supplies;
 use crate::plan::provision::Brought;
 use crate::plan::{Names, Plan};
 use crate::state::BottleDir;
-use cred_proxy::Secret;
 use bottle_images::init::Frame;
+use cred_proxy::Secret;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 

@@ -55,13 +55,8 @@ pub fn created(
 
 /// The one-shot that joins the agent's network and walls it in before the first byte of the agent runs.
 fn wall(order: &Order, addresses: &Addresses, names: &Names) -> crate::engine::ContainerSpec {
-    let mut spec = hardening::sidecar(
-        order,
-        &names.wall,
-        "wall",
-        &order.images.wall,
-        NetworkMode::Of(names.agent.clone()),
-    );
+    let mut spec =
+        hardening::sidecar(order, &names.wall, "wall", &order.images.wall, NetworkMode::Of(names.agent.clone()));
     spec.command = Some(sidecar::reachable(addresses).values().map(ToString::to_string).collect());
     spec.user = "0:0".to_owned();
     spec.capabilities = vec!["NET_ADMIN".to_owned()];

@@ -104,10 +104,13 @@ fn named(out: &mut String, label: &str, items: impl ExactSizeIterator<Item = Str
 fn reach_lines(reach: &Reach) -> String {
     let mut lines: Vec<(String, String)> = Vec::new();
     let mut line = |label: &str, text: String| lines.push((label.to_owned(), text));
-    line("image", match &reach.image_id {
-        Some(id) => format!("{} ({})", reach.image, id.get(..19).unwrap_or(id)),
-        None => format!("{} (not here yet)", reach.image),
-    });
+    line(
+        "image",
+        match &reach.image_id {
+            Some(id) => format!("{} ({})", reach.image, id.get(..19).unwrap_or(id)),
+            None => format!("{} (not here yet)", reach.image),
+        },
+    );
     line("user", reach.user.clone());
     line("hosts", or_nothing(&reach.hosts));
     if !reach.not_inspected.is_empty() {

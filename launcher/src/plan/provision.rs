@@ -1,8 +1,8 @@
 //! The agent's files: certificates and the variables by which the common stacks find them, its user, its first
 //! process, its prompt, and what it may know of its bottle. Pure: what the image has goes in, archives come out.
 
-use super::agent::{ADDED_UID, OWN_DIR, WORKSPACE};
 use super::AgentUser;
+use super::agent::{ADDED_UID, OWN_DIR, WORKSPACE};
 use bottle_images::init;
 use std::collections::BTreeMap;
 
@@ -26,12 +26,7 @@ pub const BUNDLES_OF_IMAGES: [&str; 4] = [
 /// Variables of the agent's container: the way out, and the certificates to trust. None is a secret.
 pub fn environment() -> BTreeMap<String, String> {
     let proxy = format!("http://{}:{}", super::sidecar::PIPELOCK, super::sidecar::PIPELOCK_PORT);
-    let direct = format!(
-        "localhost,127.0.0.1,{},{},{}",
-        cred_proxy::config::NAME,
-        supervise::NAME,
-        git_gate::NAME
-    );
+    let direct = format!("localhost,127.0.0.1,{},{},{}", cred_proxy::config::NAME, supervise::NAME, git_gate::NAME);
     let java = format!(
         "-Djavax.net.ssl.trustStore={TRUSTSTORE} -Djavax.net.ssl.trustStoreType=PKCS12 \
          -Djavax.net.ssl.trustStorePassword={TRUSTSTORE_PASSWORD} -Dhttp.proxyHost=pipelock -Dhttp.proxyPort=8888 \
@@ -133,9 +128,10 @@ pub fn identity(user: &AgentUser, image: &ImageFiles) -> Result<Identity, Provis
         AgentUser::OfImage(text) => text.split_once(':').map_or((text.as_str(), None), |(u, g)| (u, Some(g))),
     };
     let passwd = image.passwd.as_deref().unwrap_or_default();
-    let entry = passwd.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| {
-        f.len() >= 6 && (f.first() == Some(&user) || f.get(2) == Some(&user))
-    });
+    let entry = passwd
+        .lines()
+        .map(|l| l.split(':').collect::<Vec<_>>())
+        .find(|f| f.len() >= 6 && (f.first() == Some(&user) || f.get(2) == Some(&user)));
     let (uid, gid, home) = match (entry, user.parse::<u32>()) {
         (Some(f), _) => {
             let number = |i: usize| f.get(i).and_then(|n| n.parse::<u32>().ok());
@@ -204,7 +200,12 @@ pub fn archive(
         let group = image.group.as_deref().unwrap_or("root:x:0:\n");
         let shell = passwd.lines().find_map(|l| l.strip_prefix("root:")?.rsplit(':').next()).unwrap_or("/bin/sh");
         let (passwd, group) = (ended(passwd), ended(group));
-        tar.file("/etc/passwd", 0o644, root, format!("{passwd}agent:x:1000:1000:agent:/home/agent:{shell}\n").as_bytes())?;
+        tar.file(
+            "/etc/passwd",
+            0o644,
+            root,
+            format!("{passwd}agent:x:1000:1000:agent:/home/agent:{shell}\n").as_bytes(),
+        )?;
         tar.file("/etc/group", 0o644, root, format!("{group}agent:x:1000:\n").as_bytes())?;
         tar.directory("/home/agent", 0o755, own)?;
     }

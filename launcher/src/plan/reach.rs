@@ -124,7 +124,14 @@ impl std::fmt::Display for crate::manifest::Upstream {
 impl std::fmt::Display for crate::manifest::Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
-        write!(f, "{} cpus, {} memory, {} processes, {} disk", self.cpus, gib(self.memory_bytes), self.pids, gib(self.disk_bytes))?;
+        write!(
+            f,
+            "{} cpus, {} memory, {} processes, {} disk",
+            self.cpus,
+            gib(self.memory_bytes),
+            self.pids,
+            gib(self.disk_bytes)
+        )?;
         match self.time_s {
             Some(s) => write!(f, ", {} min", s.div_ceil(60)),
             None => Ok(()),

@@ -32,13 +32,9 @@ pub fn route_pipelock(order: &Order, addresses: &Addresses, names: &Names) -> Ve
 
 /// cred-proxy: between the agent and route-pipelock, with no other way out.
 pub fn cred_proxy(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Action> {
-    let network = NetworkMode::On {
-        network: names.internal.clone(),
-        address: Some(addresses.cred_proxy),
-        aliases: Vec::new(),
-    };
-    let mut spec =
-        hardening::sidecar(order, &names.cred_proxy, "cred-proxy", &order.images.cred_proxy, network);
+    let network =
+        NetworkMode::On { network: names.internal.clone(), address: Some(addresses.cred_proxy), aliases: Vec::new() };
+    let mut spec = hardening::sidecar(order, &names.cred_proxy, "cred-proxy", &order.images.cred_proxy, network);
     spec.hosts = BTreeMap::from([(ROUTE_PIPELOCK.to_owned(), addresses.route_pipelock)]);
     created(spec, (&names.routes, addresses.cred_proxy_routes))
 }

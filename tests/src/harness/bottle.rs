@@ -2,7 +2,8 @@
 
 use super::Site;
 use super::output::{Output, wait_until};
-use launcher::state::{BottleDir, LogLine};
+use launcher::log::LogLine;
+use launcher::state::BottleDir;
 use std::process::{Child, Command, Stdio};
 
 /// A `launcher run` that is being put together.
@@ -39,8 +40,7 @@ impl<'a> Run<'a> {
     #[track_caller]
     pub fn detached(mut self, program: &[&str]) -> Bottle<'a> {
         self.command.arg("--detach");
-        let output: Output =
-            with_program(&mut self.command, program).output().expect("the launcher can be run").into();
+        let output: Output = with_program(&mut self.command, program).output().expect("the launcher can be run").into();
         let output = output.ok();
         let id = output.stderr.lines().find_map(|l| l.split_once(" goes on: ")).map(|(id, _)| id.to_owned());
         let id = id.unwrap_or_else(|| panic!("no id in {output:#?}"));

@@ -206,7 +206,9 @@ fn ground(runtime: &tokio::runtime::Runtime, engine: &Docker) -> &'static Ground
             let pipelock = match std::env::var("BOTTLE_TEST_PIPELOCK").ok().filter(|p| !p.is_empty()) {
                 Some(real) => real,
                 None => {
-                    eprintln!("these tests use the double of pipelock; BOTTLE_TEST_PIPELOCK=<image> runs them on the real one");
+                    eprintln!(
+                        "these tests use the double of pipelock; BOTTLE_TEST_PIPELOCK=<image> runs them on the real one"
+                    );
                     stand_in(engine, &quiet).await?;
                     launcher::commands::demo::STAND_IN.to_owned()
                 }

@@ -91,21 +91,27 @@ fn cell(text: &str, width: usize) -> String {
 pub fn from_world(evidence: &[(String, String)], minted: &Minted) -> Vec<Row> {
     let seen = |role: &str| {
         let of_role = evidence.iter().filter(move |(r, _)| r == role);
-        of_role.filter(|(_, line)| !line.contains(r#""event":"ready""#)).map(|(_, line)| line.as_str()).collect::<Vec<_>>()
+        of_role
+            .filter(|(_, line)| !line.contains(r#""event":"ready""#))
+            .map(|(_, line)| line.as_str())
+            .collect::<Vec<_>>()
     };
     let quiet = |who: &str, role: &str| {
         let lines = seen(role);
         Row {
             tried: format!("ask {who} what reached it"),
             expected: "nothing".to_owned(),
-            happened: lines.first().map_or_else(|| "nothing".to_owned(), |line| format!("{} things: {line}", lines.len())),
+            happened: lines
+                .first()
+                .map_or_else(|| "nothing".to_owned(), |line| format!("{} things: {line}", lines.len())),
             held: lines.is_empty(),
         }
     };
     let api = seen("api");
     let routed = |line: &&str| line.contains(ROUTED) && line.contains(&minted.canary);
     let with = api.iter().filter(|line| routed(line)).count();
-    let elsewhere = evidence.iter().filter(|(r, line)| line.contains(&minted.canary) && !(r == "api" && routed(&line.as_str())));
+    let elsewhere =
+        evidence.iter().filter(|(r, line)| line.contains(&minted.canary) && !(r == "api" && routed(&line.as_str())));
     let elsewhere = elsewhere.count();
     vec![
         quiet("the attacker's host", "attacker"),

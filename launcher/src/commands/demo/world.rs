@@ -2,12 +2,11 @@
 //! pipelock counts as public, so that its guard against private addresses stays real; and four hosts on it.
 
 use crate::control::{self, Sidecar};
-use crate::engine::{
-    ContainerSpec, Engine, EngineFacts, Kind, NetworkMode, NetworkSpec, Owner, Seccomp, Step, Subnet,
-};
+use crate::engine::{ContainerSpec, Engine, EngineFacts, Kind, NetworkMode, NetworkSpec, Owner, Seccomp, Step, Subnet};
 use crate::error::{Failure, chain};
+use crate::log::{LogFile, LogLine};
 use crate::plan::Undo;
-use crate::state::{self, LogFile, Session, StateRoot, read_limited};
+use crate::state::{self, Session, StateRoot, read_limited};
 use crate::stop;
 use crate::undo::{Saver, UndoStack};
 use serde::Deserialize;
@@ -77,11 +76,11 @@ impl World {
     pub async fn make<E: Engine>(root: &StateRoot, engine: &E, id: &str, minted: &Minted) -> Result<Self, Failure> {
         let io = |e: std::io::Error| Failure::launch(format!("the world's folder cannot be used: {e}"), None);
         let session = root.claim(id).map_err(io)?;
-        let session = session.ok_or_else(|| Failure::launch(format!("another {id} is running"), "wait for it".to_owned()))?;
+        let session =
+            session.ok_or_else(|| Failure::launch(format!("another {id} is running"), "wait for it".to_owned()))?;
         let owner = Owner { id: id.to_owned(), host: state::host_hash(), state: root.hash(), agent: "demo".to_owned() };
         let network = format!("bottle-{id}-net");
-        let mut world =
-            Self { session, owner, network, subnet: FIRST, hosts: Vec::new(), undo: UndoStack::default() };
+        let mut world = Self { session, owner, network, subnet: FIRST, hosts: Vec::new(), undo: UndoStack::default() };
         for attempt in 0..ATTEMPTS {
             world.subnet = free_subnet(&engine.facts().await?, attempt)?;
             let Err((failure, overlap)) = world.fill(engine, minted).await else { return Ok(world) };
@@ -191,7 +190,7 @@ impl World {
     /// What the hosts saw: role -> lines.
     pub fn evidence(&self) -> Vec<(String, String)> {
         let log = read_limited(&self.session.dir.log()).unwrap_or_default();
-        let lines = log.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<state::LogLine>(l).ok());
+        let lines = log.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice::<LogLine>(l).ok());
         lines.map(|l| (l.role.trim_start_matches("world-").to_owned(), l.line)).collect()
     }
 

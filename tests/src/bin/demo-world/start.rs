@@ -3,9 +3,7 @@
 use crate::witness::Witness;
 use crate::{api, attacker, neighbour, resolver};
 use bottle_tests::world::role::CONFIG_BYTES_MAX;
-use bottle_tests::world::{
-    Expected, MintError, Names, NeighbourConfig, ResolverConfig, World, canary, sha256_hex,
-};
+use bottle_tests::world::{Expected, MintError, Names, NeighbourConfig, ResolverConfig, World, canary, sha256_hex};
 use serde::de::DeserializeOwned;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
