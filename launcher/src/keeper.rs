@@ -6,6 +6,8 @@ use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::keeper::console::Console;
 use crate::keeper_socket::{self, Ending, ToClient};
+use crate::image_files::Memory;
+use crate::launch::clock::Clock;
 use crate::launch::{Launch, LaunchError, Running};
 use crate::plan::{self, Order, Plan};
 use crate::state::{self, LogFile, Metadata, Session, StateRoot};
@@ -248,10 +250,12 @@ async fn one_try<E: Engine>(
     stop: &Stop,
     started: &str,
 ) -> (Result<Outcome, LaunchError>, Vec<Leftover>) {
-    let (plan, supplies) = match prepare(shared, charge, session, started).await {
+    let clock = Clock::start("prepare");
+    let Prepared { plan, supplies, image } = match prepare(shared, charge, session, started).await {
         Ok(prepared) => prepared,
         Err(failure) => return (Ok(Outcome::Failed(failure)), Vec::new()),
     };
+    shared.log.line("keeper", "out", &clock.line());
     let progress = |text: &str| shared.console.progress_now(text);
     let mut undo = UndoStack::default();
     let notify = |text: &str| {
@@ -259,6 +263,7 @@ async fn one_try<E: Engine>(
         shared.console.notice_now(text);
     };
     let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress, &notify);
+    let launch = launch.remembering(Memory::beside(&session.dir), image);
     let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
     let tried = match launched {
         Ok(Ok(running)) => {
@@ -272,7 +277,9 @@ async fn one_try<E: Engine>(
     };
     shared.set_phase("ending");
     let home = Home { engine: &*shared.engine, dir: &session.dir, progress: &progress };
+    let clock = Clock::start("take back");
     let leftovers = undo.unwind(&*shared.engine, &home).await;
+    shared.log.line("keeper", "out", &clock.line());
     if leftovers.is_empty()
         && let Err(error) = session.dir.forget_recorded()
     {
@@ -281,20 +288,28 @@ async fn one_try<E: Engine>(
     (tried, leftovers)
 }
 
+/// What a launch begins with.
+struct Prepared {
+    plan: Plan,
+    supplies: crate::launch::Supplies,
+    /// Content address of the agent's image.
+    image: String,
+}
+
 /// Facts, plan and bytes; and the record of what will be made, before any of it is.
 async fn prepare<E: Engine>(
     shared: &Arc<Shared<E>>,
     charge: &Charge,
     session: &Session,
     started: &str,
-) -> Result<(Plan, crate::launch::Supplies), Failure> {
+) -> Result<Prepared, Failure> {
     let facts = plan::Facts {
         engine: Some(shared.engine.facts().await?),
         agent_image: shared.engine.image(&charge.image).await?,
     };
-    if facts.agent_image.is_none() {
+    let Some(image) = facts.agent_image.as_ref().map(|i| i.id.clone()) else {
         return Err(Failure::launch(format!("the engine has no image {}", charge.image), None));
-    }
+    };
     let plan = plan::plan(&charge.order, &facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
     let supplies = supplies::supplies(&plan, charge, &session.dir)?;
     let io = |e: std::io::Error| Failure::launch(format!("the bottle's folder cannot be written: {e}"), None);
@@ -310,7 +325,7 @@ async fn prepare<E: Engine>(
         ended: None,
         outcome: None,
     }).map_err(io)?;
-    Ok((plan, supplies))
+    Ok(Prepared { plan, supplies, image })
 }
 
 /// Runs the agent, and lets go of every container at the end: from then on they are ending by themselves.
@@ -328,7 +343,9 @@ async fn attend<E: Engine>(
     shared.set_phase("ending");
     if let Some(agent) = running.sidecars.remove("agent") {
         // The workspace is read after this: what still runs in there has to end first.
+        let clock = Clock::start("end the agent");
         agent.end(Duration::from_secs(5)).await;
+        shared.log.line("keeper", "out", &clock.line());
     }
     outcome
 }
