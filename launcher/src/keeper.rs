@@ -341,8 +341,11 @@ async fn attend<E: Engine>(
     *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = statuses.collect();
     let outcome = agent::attend(shared, charge, plan, &running, session, stop).await;
     shared.set_phase("ending");
-    if let Some(agent) = running.sidecars.remove("agent") {
-        // The workspace is read after this: what still runs in there has to end first.
+    let agent = running.sidecars.remove("agent");
+    // The agent's program has ended or is given up: its sidecars end now, all at once, while it is waited for.
+    drop(running);
+    // Only a workspace is read after this, and what still runs in there has to end first. Else removing ends it.
+    if let Some(agent) = agent.filter(|_| charge.order.workspace.is_some()) {
         let clock = Clock::start("end the agent");
         agent.end(Duration::from_secs(5)).await;
         shared.log.line("keeper", "out", &clock.line());

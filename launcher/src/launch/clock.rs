@@ -49,7 +49,11 @@ impl Clock {
     pub fn line(&self) -> String {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).join(", ");
         let took = seconds(self.began.elapsed());
-        if notes.is_empty() { format!("stage {} {took}", self.stage) } else { format!("stage {} {took}: {notes}", self.stage) }
+        if notes.is_empty() {
+            format!("stage {} {took}", self.stage)
+        } else {
+            format!("stage {} {took}: {notes}", self.stage)
+        }
     }
 }
 

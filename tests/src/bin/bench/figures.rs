@@ -93,9 +93,8 @@ pub fn round_line(round: u32, ours: &Round, theirs: &Round) -> String {
 
 /// The table for people.
 pub fn table(figures: &[Figure]) -> String {
-    let mut text = String::from(
-        "\n            our median (least to most)   docker's median (least to most)   ratio    bars\n",
-    );
+    let mut text =
+        String::from("\n            our median (least to most)   docker's median (least to most)   ratio    bars\n");
     for f in figures {
         let cell = |s: Spread| format!("{:.2} s ({:.2} to {:.2})", s.median, s.least, s.most);
         let held = f.ratio() <= f.bar.ratio && f.ours.median <= f.bar.seconds;

@@ -80,8 +80,7 @@ fn bench(args: &Args) -> Result<(), String> {
     if args.profile {
         tell(&format!("\nthe last of our launches, from the keeper's log:\n{}", profiles.pop().unwrap_or_default()))?;
     }
-    let figures: Vec<Figure> =
-        args.measures.iter().map(|m| Figure::of(*m, &mine, &theirs, Bar::of(*m))).collect();
+    let figures: Vec<Figure> = args.measures.iter().map(|m| Figure::of(*m, &mine, &theirs, Bar::of(*m))).collect();
     tell(&figures::table(&figures))?;
     tell(&figures::json(&figures))
 }

@@ -127,10 +127,9 @@ impl Script {
         self.network("egress", self.egress, &["-o", "com.docker.network.bridge.enable_icc=false"])?;
         self.network("routes", self.routes, &["--internal"])?;
         interrupt.check()?;
-        for (role, network, address) in [
-            ("pipelock", "internal", self.internal.address(2)),
-            ("route-pipelock", "routes", self.routes.address(2)),
-        ] {
+        for (role, network, address) in
+            [("pipelock", "internal", self.internal.address(2)), ("route-pipelock", "routes", self.routes.address(2))]
+        {
             self.pipelock(role, network, address)?;
             interrupt.check()?;
         }
@@ -148,7 +147,8 @@ impl Script {
     }
 
     fn pipelock(&mut self, role: &str, network: &str, address: Ipv4Addr) -> Result<(), String> {
-        let roots = format!("{}={}", pipelock_config::ROOTS_VARIABLE, pipelock_config::path(pipelock_config::ROOTS_FILE));
+        let roots =
+            format!("{}={}", pipelock_config::ROOTS_VARIABLE, pipelock_config::path(pipelock_config::ROOTS_FILE));
         let [program, command @ ..] = pipelock_config::COMMAND;
         let egress = self.name("egress");
         let image = self.pipelock.clone();
@@ -185,7 +185,16 @@ impl Script {
         let (one, two) = (self.internal.address(2), self.internal.address(3));
         let (pipelock, proxy) = (format!("pipelock:{one}"), format!("cred-proxy:{two}"));
         let options = [
-            "--network", &internal, "--ip", &address, "--add-host", &pipelock, "--add-host", &proxy, &image, "sleep",
+            "--network",
+            &internal,
+            "--ip",
+            &address,
+            "--add-host",
+            &pipelock,
+            "--add-host",
+            &proxy,
+            &image,
+            "sleep",
             "600",
         ];
         let name = self.create("agent", &options)?;
