@@ -6,7 +6,7 @@ use crate::log::LogFile;
 use crate::stop::{Level, Stop};
 use futures_util::StreamExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
@@ -25,6 +25,8 @@ pub struct Sidecar {
     pub role: String,
     /// Its container.
     pub container: String,
+    /// How long the engine took to start it, and how long it then took until it was ready.
+    pub took: (Duration, Duration),
     input: Box<dyn AsyncWrite + Send + Unpin>,
     status: watch::Receiver<Status>,
     lines: Option<mpsc::Receiver<String>>,
@@ -88,14 +90,17 @@ pub async fn bring<E: Engine>(
     log: &Arc<LogFile>,
     stop: &Stop,
 ) -> Result<Sidecar, BringError> {
+    let began = Instant::now();
     let Streams { input, output } = engine.attach(container).await?;
     engine.apply(&Step::Start { container: container.to_owned() }).await?;
+    let started = began.elapsed();
     let (status, watched) = watch::channel(Status::Starting);
     let (lines, waiting) = mpsc::channel(LINES_WAITING_MAX);
     tokio::spawn(drain(role.to_owned(), output, Arc::clone(log), status, lines));
     let mut sidecar = Sidecar {
         role: role.to_owned(),
         container: container.to_owned(),
+        took: (started, Duration::ZERO),
         input,
         status: watched,
         lines: Some(waiting),
@@ -113,7 +118,10 @@ pub async fn bring<E: Engine>(
     };
     match status {
         Status::Ended(lines) => Err(BringError::Ended { role: role.to_owned(), lines }),
-        Status::Starting | Status::Ready => Ok(sidecar),
+        Status::Starting | Status::Ready => {
+            sidecar.took.1 = began.elapsed().saturating_sub(started);
+            Ok(sidecar)
+        }
     }
 }
 

@@ -4,8 +4,10 @@
 use crate::engine::{Engine, docker::Docker};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
+use crate::image_files::Memory;
 use crate::keeper::console::Console;
 use crate::keeper_socket::{self, Ending, ToClient};
+use crate::launch::clock::Clock;
 use crate::launch::{Launch, LaunchError, Running};
 use crate::log::LogFile;
 use crate::plan::{self, Order, Plan};
@@ -251,11 +253,13 @@ async fn one_try<E: Engine>(
     stop: &Stop,
     started: &str,
 ) -> (Result<Outcome, LaunchError>, Vec<Leftover>) {
+    let clock = Clock::start("prepare");
     let prepared = AssertUnwindSafe(prepare(shared, charge, session, started)).catch_unwind().await;
-    let (plan, supplies) = match prepared.unwrap_or_else(|_| Err(panicked())) {
+    let Prepared { plan, supplies, image } = match prepared.unwrap_or_else(|_| Err(panicked())) {
         Ok(prepared) => prepared,
         Err(failure) => return (Ok(Outcome::Failed(failure)), Vec::new()),
     };
+    shared.log.line("keeper", "out", &clock.line());
     let progress = |text: &str| shared.console.progress_now(text);
     let mut undo = UndoStack::default();
     let notify = |text: &str| {
@@ -263,6 +267,7 @@ async fn one_try<E: Engine>(
         shared.console.notice_now(text);
     };
     let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress, &notify);
+    let launch = launch.remembering(Memory::beside(&session.dir), image);
     let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
     let tried = match launched {
         Ok(Ok(running)) => {
@@ -274,7 +279,9 @@ async fn one_try<E: Engine>(
     };
     shared.set_phase("ending");
     let home = Home { engine: &*shared.engine, dir: &session.dir, progress: &progress };
+    let clock = Clock::start("take back");
     let leftovers = undo.unwind(&*shared.engine, &home).await;
+    shared.log.line("keeper", "out", &clock.line());
     if leftovers.is_empty()
         && let Err(error) = session.dir.forget_recorded()
     {
@@ -287,20 +294,28 @@ fn panicked() -> Failure {
     Failure::launch("the keeper panicked", "its log says where; please report it".to_owned())
 }
 
+/// What a launch begins with.
+struct Prepared {
+    plan: Plan,
+    supplies: crate::launch::Supplies,
+    /// Content address of the agent's image.
+    image: String,
+}
+
 /// Facts, plan and bytes; and the record of what will be made, before any of it is.
 async fn prepare<E: Engine>(
     shared: &Arc<Shared<E>>,
     charge: &Charge,
     session: &Session,
     started: &str,
-) -> Result<(Plan, crate::launch::Supplies), Failure> {
+) -> Result<Prepared, Failure> {
     let facts = plan::Facts {
         engine: Some(shared.engine.facts().await?),
         agent_image: shared.engine.image(&charge.image).await?,
     };
-    if facts.agent_image.is_none() {
+    let Some(image) = facts.agent_image.as_ref().map(|i| i.id.clone()) else {
         return Err(Failure::launch(format!("the engine has no image {}", charge.image), None));
-    }
+    };
     let plan = plan::plan(&charge.order, &facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
     let supplies = supplies::supplies(&plan, charge, &session.dir)?;
     let io = |e: std::io::Error| Failure::launch(format!("the bottle's folder cannot be written: {e}"), None);
@@ -319,7 +334,7 @@ async fn prepare<E: Engine>(
             outcome: None,
         })
         .map_err(io)?;
-    Ok((plan, supplies))
+    Ok(Prepared { plan, supplies, image })
 }
 
 /// Runs the agent, and lets go of every container at the end: from then on they are ending by themselves.
@@ -335,9 +350,14 @@ async fn attend<E: Engine>(
     *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = statuses.collect();
     let outcome = agent::attend(shared, charge, plan, &running.identity, session, stop).await;
     shared.set_phase("ending");
-    if let Some(agent) = running.sidecars.remove("agent") {
-        // The workspace is read after this: what still runs in there has to end first.
+    let agent = running.sidecars.remove("agent");
+    // The agent's program has ended or is given up: its sidecars end now, all at once, while it is waited for.
+    drop(running);
+    // Only a workspace is read after this, and what still runs in there has to end first. Else removing ends it.
+    if let Some(agent) = agent.filter(|_| charge.order.workspace.is_some()) {
+        let clock = Clock::start("end the agent");
         agent.end(Duration::from_secs(5)).await;
+        shared.log.line("keeper", "out", &clock.line());
     }
     outcome
 }

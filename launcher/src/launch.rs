@@ -4,18 +4,22 @@
 use crate::compare;
 use crate::control::{self, BringError, Sidecar};
 use crate::engine::{Engine, EngineError, Kind, Step};
+use crate::image_files::Memory;
 use crate::log::LogFile;
 use crate::plan::provision::{self, Identity, ImageFiles, ProvisionError};
 use crate::plan::{Action, Plan};
 use crate::stop::{Level, Stop};
 use crate::transfer;
 use crate::undo::UndoStack;
+use clock::Clock;
 use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+pub mod clock;
 
 /// How long a one-shot may run.
 const ONCE_WITHIN: Duration = Duration::from_secs(20);
@@ -47,6 +51,7 @@ pub struct Launch<'a, E: Engine> {
     /// Told what a person should still see afterwards.
     pub notify: &'a (dyn Fn(&str) + Send + Sync),
     identity: OnceLock<Identity>,
+    memory: Option<(Memory, String)>,
 }
 
 /// What runs after a launch. Dropping it ends every container of the bottle.
@@ -111,7 +116,12 @@ impl<'a, E: Engine> Launch<'a, E> {
         progress: &'a (dyn Fn(&str) + Send + Sync),
         notify: &'a (dyn Fn(&str) + Send + Sync),
     ) -> Self {
-        Self { engine, plan, supplies, stop, log, progress, notify, identity: OnceLock::new() }
+        Self { engine, plan, supplies, stop, log, progress, notify, identity: OnceLock::new(), memory: None }
+    }
+
+    /// Lets it remember what it reads of the agent's image, which has this content address.
+    pub fn remembering(self, memory: Memory, image: String) -> Self {
+        Self { memory: Some((memory, image)), ..self }
     }
 
     /// Carries the plan out, stage by stage. What has to be taken back, after success and failure alike, is in `undo`.
@@ -121,12 +131,13 @@ impl<'a, E: Engine> Launch<'a, E> {
             if self.stop.level() > Level::Run {
                 return Err(LaunchError::Stopped);
             }
+            let clock = Clock::start(&stage.name);
             undo.stage();
             for action in stage.lanes.iter().flatten() {
                 // Pushed first: a lost answer may hide a done deed.
                 action.undo(&self.plan.owner).into_iter().for_each(|u| undo.push(u));
             }
-            let lanes = stage.lanes.iter().map(|lane| AssertUnwindSafe(self.lane(lane)).catch_unwind());
+            let lanes = stage.lanes.iter().map(|lane| AssertUnwindSafe(self.lane(lane, &clock)).catch_unwind());
             let mut failed = None;
             // Every lane runs to its end, also when another has failed: a dropped call might still take effect.
             for ended in futures_util::future::join_all(lanes).await {
@@ -136,6 +147,7 @@ impl<'a, E: Engine> Launch<'a, E> {
                     Err(panic) => failed = Some(first(failed, LaunchError::Panicked(words(panic.as_ref())))),
                 }
             }
+            self.log.line("keeper", "out", &clock.line());
             if let Some(error) = failed {
                 return Err(error);
             }
@@ -145,13 +157,19 @@ impl<'a, E: Engine> Launch<'a, E> {
         Ok(Running { sidecars, identity })
     }
 
-    async fn lane(&self, lane: &[Action]) -> Result<Vec<Sidecar>, LaunchError> {
+    async fn lane(&self, lane: &[Action], clock: &Clock) -> Result<Vec<Sidecar>, LaunchError> {
         let mut brought = Vec::new();
         for action in lane {
             if self.stop.level() > Level::Run {
                 return Err(LaunchError::Stopped);
             }
-            brought.extend(self.act(action).await?);
+            let began = Instant::now();
+            let sidecar = self.act(action).await?;
+            match &sidecar {
+                Some(sidecar) => clock.brought(sidecar),
+                None => clock.note(action, began.elapsed()),
+            }
+            brought.extend(sidecar);
         }
         Ok(brought)
     }
@@ -206,9 +224,7 @@ impl<'a, E: Engine> Launch<'a, E> {
 
     /// Writes the agent's files. Who it is follows from the image's own passwd, which is read here.
     async fn provision(&self, container: &str) -> Result<(), LaunchError> {
-        let text = |path: &'static str| transfer::read_text(self.engine, container, path);
-        let (passwd, group, roots) = tokio::try_join!(text("/etc/passwd"), text("/etc/group"), self.roots(container))?;
-        let image = ImageFiles { passwd, group, roots };
+        let image = self.image_files(container).await?;
         let user = &self.plan.session.user;
         let identity = provision::identity(user, &image)?;
         let workspace = self.plan.session.workdir.as_deref() == Some(crate::plan::agent::WORKSPACE);
@@ -217,6 +233,22 @@ impl<'a, E: Engine> Launch<'a, E> {
         self.engine.put(container, "/", bytes).await?;
         self.identity.get_or_init(|| identity);
         Ok(())
+    }
+
+    /// What the image has, remembered or read.
+    async fn image_files(&self, container: &str) -> Result<ImageFiles, EngineError> {
+        if let Some(known) = self.memory.as_ref().and_then(|(memory, image)| memory.recall(image)) {
+            return Ok(known);
+        }
+        let text = |path: &'static str| transfer::read_text(self.engine, container, path);
+        let (passwd, group, roots) = tokio::try_join!(text("/etc/passwd"), text("/etc/group"), self.roots(container))?;
+        let files = ImageFiles { passwd, group, roots };
+        if let Some((memory, image)) = &self.memory
+            && let Err(error) = memory.keep(image, &files)
+        {
+            self.log.line("keeper", "err", &format!("the image's files cannot be remembered: {error}"));
+        }
+        Ok(files)
     }
 
     async fn roots(&self, container: &str) -> Result<Option<String>, EngineError> {

@@ -16,6 +16,7 @@ pub mod credentials;
 pub mod engine;
 pub mod error;
 pub mod exit;
+pub mod image_files;
 pub mod images;
 pub mod keeper;
 pub mod keeper_socket;

@@ -20,21 +20,40 @@ pub struct Sidecar {
 /// Features to build with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Features {
-    /// The package's own choice.
-    Default,
+    /// The one that its binaries need, which the package's default names.
+    Only(&'static str),
     /// None: the small core of a package that is much larger otherwise.
     None,
 }
 
+impl Sidecar {
+    /// Its feature, as Cargo is told of it for several packages at once.
+    fn feature(&self) -> Option<String> {
+        match self.features {
+            Features::Only(feature) => Some(format!("{}/{feature}", self.package)),
+            Features::None => None,
+        }
+    }
+}
+
 /// What every bottle needs.
 pub const SIDECARS: [Sidecar; 3] = [
-    Sidecar { name: "bottle-init", package: "bottle-images", features: Features::Default },
-    Sidecar { name: "bottle-wall", package: "bottle-images", features: Features::Default },
-    Sidecar { name: "cred-proxy", package: "cred-proxy", features: Features::Default },
+    Sidecar { name: "bottle-init", package: "bottle-images", features: Features::Only("bins") },
+    Sidecar { name: "bottle-wall", package: "bottle-images", features: Features::Only("bins") },
+    Sidecar { name: "cred-proxy", package: "cred-proxy", features: Features::Only("server") },
 ];
 
 /// The checkout that this launcher was built from. It may be gone, or never have been on this machine.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// Builds a checkout's binaries in one go where they are missing or old: one call compiles each dependency once, several
+/// would do so for every set of features. Where the launcher is installed there is nothing to build.
+pub fn prepare(wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<(), Failure> {
+    if installed(&SIDECARS).is_some() {
+        return Ok(());
+    }
+    binaries(wanted, progress).map(|_| ())
+}
 
 /// Finds binaries, building those of a checkout that are missing or older than their sources. Gives name -> path.
 pub fn binaries(wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<BTreeMap<String, PathBuf>, Failure> {
@@ -95,8 +114,12 @@ fn build(checkout: &Path, wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result
     for sidecar in wanted {
         command.args(["-p", sidecar.package, "--bin", sidecar.name]);
     }
-    if wanted.iter().any(|w| w.features == Features::None) {
-        command.arg("--no-default-features");
+    command.arg("--no-default-features");
+    let mut features: Vec<_> = wanted.iter().filter_map(Sidecar::feature).collect();
+    features.sort();
+    features.dedup();
+    if !features.is_empty() {
+        command.args(["--features", &features.join(",")]);
     }
     // Cargo's own words say best what it does; they are for people.
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();

@@ -38,11 +38,17 @@ const WORLD: Sidecar = Sidecar { name: "demo-world", package: "bottle-tests", fe
 const AGENT: Sidecar = Sidecar { name: "demo-agent", package: "bottle-tests", features: Features::None };
 const DOUBLE: Sidecar = Sidecar { name: "pipelock-double", package: "bottle-tests", features: Features::None };
 
+/// All that the demo and the tests may need, to be built at once.
+fn everything() -> Vec<Sidecar> {
+    [WORLD, AGENT, DOUBLE].into_iter().chain(sidecars::SIDECARS).collect()
+}
+
 /// Runs the demo.
 pub async fn demo(here: &Here, args: &Demo) -> Result<Exit, Failure> {
     let engine = here.engine().await?;
     super::cleanup::sweep_quietly(here, &engine).await?;
     let progress = |text: &str| here.ui.progress(text);
+    sidecars::prepare(&everything(), &progress)?;
     let (pipelock, stand_in) = pipelock(here, args, &engine).await?;
     let ready = images::ready(&engine, &pipelock, &progress).await?;
     let (agent_image, mint) = world_images(&engine, &progress).await?;
@@ -86,6 +92,7 @@ pub async fn world_images<E: Engine>(
     engine: &E,
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<(String, PathBuf), Failure> {
+    sidecars::prepare(&everything(), progress)?;
     let binaries = sidecars::binaries(&[WORLD, AGENT], progress)?;
     let agent = load(engine, &binaries, "demo-agent", "1000:1000").await?;
     load(engine, &binaries, "demo-world", "0:0").await?;
@@ -94,6 +101,7 @@ pub async fn world_images<E: Engine>(
 
 /// Builds and loads the stand-in of pipelock, for the demo and the tests alone. Gives its content address.
 pub async fn stand_in<E: Engine>(engine: &E, progress: &(dyn Fn(&str) + Send + Sync)) -> Result<String, Failure> {
+    sidecars::prepare(&everything(), progress)?;
     let binaries = sidecars::binaries(&[DOUBLE], progress)?;
     let mut image = images::scratch(STAND_IN, "/pipelock", read(&binaries, "pipelock-double")?, "");
     image.command = ["run", "--listen", "0.0.0.0:8888"].map(str::to_owned).to_vec();

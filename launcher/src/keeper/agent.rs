@@ -7,6 +7,7 @@ use crate::engine::{Engine, ExecSpec, Kind};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::keeper_socket::{Frame, ToClient};
+use crate::launch::clock::Clock;
 use crate::plan::provision::Identity;
 use crate::plan::{AgentUser, Plan};
 use crate::state::Session;
@@ -40,10 +41,12 @@ pub async fn attend<E: Engine>(
     if let Err(error) = session.dir.mark_started() {
         return Outcome::Failed(Failure::launch(format!("the bottle's folder cannot be written: {error}"), None));
     }
+    let clock = Clock::start("exec");
     let exec = match shared.engine.exec(&spec).await {
         Ok(exec) => exec,
         Err(error) => return Outcome::Failed(not_run(&spec, &error)),
     };
+    shared.log.line("keeper", "out", &clock.line());
     shared.console.connect(exec.streams.input).await;
     shared.agent.get_or_init(|| Handle { spec: spec.clone() });
     shared.set_phase("running");

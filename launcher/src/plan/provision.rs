@@ -64,7 +64,7 @@ pub fn environment() -> BTreeMap<String, String> {
 }
 
 /// What the created container holds before anything is written into it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ImageFiles {
     /// `/etc/passwd`, where there is one.
     pub passwd: Option<String>,

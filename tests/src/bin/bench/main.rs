@@ -1,0 +1,105 @@
+//! Speed of a bottle's launch and teardown on a real engine, measured against a script of `docker` commands that makes
+//! the same containers and networks one after another. Both sides take turns in one run; what counts is the medians'
+//! ratio. Run it on a quiet machine:
+//!
+//! ```text
+//! cargo run --release -p bottle-tests --bin bench -- launch
+//! cargo run --release -p bottle-tests --bin bench -- teardown --rounds 11
+//! ```
+//!
+//! A table for people goes to standard output, and as its last line one JSON object of plain numbers. Everything that is
+//! made is taken back, also after a signal or a panic.
+
+mod figures;
+mod interrupt;
+mod ours;
+mod peer;
+
+use bottle_tests::harness::Site;
+use clap::Parser;
+use figures::{Bar, Figure, Measure};
+use interrupt::Interrupt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+/// Both sides in turn, this often at least: below, a median says little.
+const ROUNDS_MIN: u32 = 7;
+
+/// Measures a bottle's launch and teardown against the same as a script of `docker` commands.
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Args {
+    /// What to measure; several are measured in the same rounds.
+    #[arg(value_enum, required = true)]
+    measures: Vec<Measure>,
+    /// How often each side runs, 7 at least.
+    #[arg(long, default_value_t = ROUNDS_MIN, value_parser = clap::value_parser!(u32).range(i64::from(ROUNDS_MIN)..))]
+    rounds: u32,
+    /// Also show where the time of our launches went, as the keeper's log has it.
+    #[arg(long)]
+    profile: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match bench(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            // Without a standard error there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "bench: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(args: &Args) -> Result<(), String> {
+    if cfg!(debug_assertions) {
+        return Err("a debug build measures nothing of interest: add --release".to_owned());
+    }
+    let interrupt = Interrupt::watch()?;
+    build()?;
+    let site = Site::new().ok_or("no engine answers")?;
+    let ground = ours::Ground::prepare(&site);
+    tell(&format!("pipelock: {}; agent: {}; {} rounds", site.pipelock(), ground.image, args.rounds))?;
+
+    let (mut mine, mut theirs, mut profiles) = (Vec::new(), Vec::new(), Vec::new());
+    // One round of each to warm the engine's and the kernel's caches: it does not count.
+    for round in 0..=args.rounds {
+        interrupt.check()?;
+        let (our, profile) = ours::round(&site, round, &interrupt)?;
+        interrupt.check()?;
+        let their = peer::round(&site, &ground, round, &interrupt)?;
+        if round > 0 {
+            tell(&figures::round_line(round, &our, &their))?;
+            mine.push(our);
+            theirs.push(their);
+            profiles.push(profile);
+        }
+    }
+    if args.profile {
+        tell(&format!("\nthe last of our launches, from the keeper's log:\n{}", profiles.pop().unwrap_or_default()))?;
+    }
+    let figures: Vec<Figure> = args.measures.iter().map(|m| Figure::of(*m, &mine, &theirs, Bar::of(*m))).collect();
+    tell(&figures::table(&figures))?;
+    tell(&figures::json(&figures))
+}
+
+fn tell(text: &str) -> Result<(), String> {
+    writeln!(std::io::stdout(), "{text}").map_err(|e| format!("nobody reads: {e}"))
+}
+
+/// Builds the launcher that is measured, beside this program; the launcher itself builds what runs inside.
+fn build() -> Result<(), String> {
+    let own = std::env::current_exe().map_err(|e| format!("this program cannot be found: {e}"))?;
+    let target: PathBuf = own.ancestors().nth(2).ok_or("this program is in no target folder")?.to_path_buf();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--quiet", "--release", "--locked", "-p", "bottle-tests", "--bin", "it-launcher"])
+        .arg("--target-dir")
+        .arg(target)
+        .status()
+        .map_err(|e| format!("cargo cannot be run: {e}"))?;
+    status.success().then_some(()).ok_or_else(|| format!("the launcher cannot be built ({status})"))
+}
