@@ -141,6 +141,7 @@ section!(RequestBodyScanning {
         ["Authorization", "Cookie", "X-Api-Key", "X-Token", "Proxy-Authorization", "X-Goog-Api-Key"]
             .map(str::to_owned)
             .to_vec(),
+    ignore_headers: Vec<String> = Vec::new(),
 });
 
 section!(ResponseScanning {
