@@ -19,8 +19,11 @@ const POLICIES: [(&str, &str); 6] = [
          sidecars = [{ name = 'cred-proxy', address = '172.29.0.4' }, { name = 'supervise', address = '172.29.0.5' }]\n",
     ),
     ("agent-credentials", "client = 'agent'\nallowlist = ['a.example']\nagent_credentials = true\n"),
-    ("routes", "client = 'routes'\nallowlist = ['api.example', 'llm.example']\npassthrough = ['llm.example']\n\
-         credential_headers = ['authorization', 'X-Goog-Api-Key']\n"),
+    (
+        "routes",
+        "client = 'routes'\nallowlist = ['api.example', 'llm.example']\npassthrough = ['llm.example']\n\
+         credential_headers = ['authorization', 'X-Goog-Api-Key']\n",
+    ),
     ("routes-closed", "client = 'routes'\n"),
 ];
 
@@ -95,7 +98,10 @@ fn all_headers_are_looked_into_but_those_that_may_carry_a_credential() {
     };
     let framing = ["Connection", "Content-Length", "Host", "Transfer-Encoding"];
     assert_eq!(agent(false), framing);
-    assert_eq!(agent(true), ["Authorization", "Connection", "Content-Length", "Host", "Transfer-Encoding", "X-Api-Key"]);
+    assert_eq!(
+        agent(true),
+        ["Authorization", "Connection", "Content-Length", "Host", "Transfer-Encoding", "X-Api-Key"]
+    );
     assert_eq!(routes(&[]), framing);
     let one = ["Connection", "Content-Length", "Host", "Transfer-Encoding", "X-Goog-Api-Key"];
     assert_eq!(routes(&["x-goog-api-key"]), one);
