@@ -15,7 +15,8 @@ pub const INPUT_BYTES_MAX: u64 = 8 << 20;
 pub const USAGE: &str = "usage: pipelock-config render < policy.toml   a policy (TOML, or JSON) as pipelock's YAML
        pipelock-config check < pipelock.yaml  is it a file that we would run?
 A policy: client = \"agent\" or \"routes\", listen = \"10.0.0.2:8888\", allowlist = [...], passthrough = [...],
-allow_private = [...]; for an agent also sidecars = [{ name, address }] and agent_credentials = false.
+allow_private = [...]; for an agent also sidecars = [{ name, address }] and agent_credentials = false; for routes
+also credential_headers = [...].
 ";
 
 /// Why the program ends with 1.

@@ -10,6 +10,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 /// More names than this in one list are refused; pipelock walks its lists for every request.
 pub const NAMES_MAX: usize = 4096;
 
+/// A header's name is no longer.
+const HEADER_BYTES_MAX: usize = 256;
+
 /// Who a pipelock serves and what it lets through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -18,6 +21,7 @@ pub struct Policy {
     passthrough: BTreeSet<String>,
     trusted: BTreeSet<String>,
     addresses: BTreeSet<Ipv4Addr>,
+    credential_headers: BTreeSet<String>,
     client: Client,
 }
 
@@ -81,6 +85,9 @@ pub struct RoutePolicy {
     /// Hosts that may resolve to private addresses.
     #[serde(default)]
     pub allow_private: Vec<String>,
+    /// Headers into which our sidecars put a credential on the way to a host whose TLS is opened: they alone may carry one.
+    #[serde(default)]
+    pub credential_headers: Vec<String>,
 }
 
 /// Why there is no such policy.
@@ -96,6 +103,9 @@ pub enum BadPolicy {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Not a header's name.
+    #[error("credential_headers has {0:?}, which is not a header's name")]
+    Header(String),
     /// A list is too long.
     #[error("{list} has {count} names, more than {NAMES_MAX}")]
     TooMany {
@@ -131,7 +141,14 @@ impl Policy {
 
     /// The policy of route-pipelock.
     pub fn for_routes(policy: RoutePolicy) -> Result<Self, BadPolicy> {
-        Self::new(policy.listen, &policy.allowlist, &policy.passthrough, &policy.allow_private, Client::Routes)
+        let mut built =
+            Self::new(policy.listen, &policy.allowlist, &policy.passthrough, &policy.allow_private, Client::Routes)?;
+        let count = policy.credential_headers.len();
+        if count > NAMES_MAX {
+            return Err(BadPolicy::TooMany { list: "credential_headers", count });
+        }
+        built.credential_headers = policy.credential_headers.iter().map(|h| header(h)).collect::<Result<_, _>>()?;
+        Ok(built)
     }
 
     /// The address it listens on.
@@ -158,6 +175,11 @@ impl Policy {
     /// The addresses that are exempt from the SSRF check.
     pub fn addresses(&self) -> &BTreeSet<Ipv4Addr> {
         &self.addresses
+    }
+
+    /// Headers in which a credential of ours may pass; the agent's pipelock has none.
+    pub fn credential_headers(&self) -> &BTreeSet<String> {
+        &self.credential_headers
     }
 
     /// Whose requests it carries.
@@ -191,6 +213,7 @@ impl Policy {
             passthrough: names("passthrough", passthrough)?,
             trusted: names("allow_private", allow_private)?,
             addresses: BTreeSet::new(),
+            credential_headers: BTreeSet::new(),
             client,
         };
         let apexes: Vec<String> =
@@ -223,6 +246,23 @@ fn names(list: &'static str, texts: &[String]) -> Result<BTreeSet<String>, BadPo
         return Err(BadPolicy::TooMany { list, count: texts.len() });
     }
     texts.iter().map(|text| name(list, text)).collect()
+}
+
+/// A header's name, with a capital after each hyphen, as pipelock compares them.
+fn header(text: &str) -> Result<String, BadPolicy> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if text.is_empty() || text.len() > HEADER_BYTES_MAX || !text.bytes().all(token) {
+        return Err(BadPolicy::Header(text.chars().take(300).collect()));
+    }
+    let mut begins = true;
+    Ok(text
+        .chars()
+        .map(|c| {
+            let c = if begins { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+            begins = c == '-';
+            c
+        })
+        .collect())
 }
 
 fn name(list: &'static str, text: &str) -> Result<String, BadPolicy> {
@@ -315,8 +355,27 @@ mod tests {
             allowlist: policy.allowlist,
             passthrough: policy.passthrough,
             allow_private: Vec::new(),
+            credential_headers: Vec::new(),
         };
         assert!(!Policy::for_routes(routes).unwrap().sni_verification());
+    }
+
+    #[test]
+    fn headers_of_credentials_are_names_in_one_spelling() {
+        let of = |headers: &[&str]| {
+            Policy::for_routes(RoutePolicy {
+                listen: "10.0.0.2:8888".parse().unwrap(),
+                allowlist: Vec::new(),
+                passthrough: Vec::new(),
+                allow_private: Vec::new(),
+                credential_headers: headers.iter().map(|h| (*h).to_owned()).collect(),
+            })
+        };
+        let policy = of(&["x-goog-API-key", "X-Goog-Api-Key", "authorization"]).unwrap();
+        assert_eq!(policy.credential_headers().iter().collect::<Vec<_>>(), ["Authorization", "X-Goog-Api-Key"]);
+        for bad in ["", "X Key", "X-Key:", "X-Key\n- 'Cookie'", "Kopfzeile-Ä", &"x".repeat(HEADER_BYTES_MAX + 1)] {
+            assert!(matches!(of(&["Authorization", bad]), Err(BadPolicy::Header(_))), "{bad:?}");
+        }
     }
 
     #[test]

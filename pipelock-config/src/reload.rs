@@ -66,6 +66,8 @@ pub fn reload_allowed(old: &Policy, new: &Policy) -> Reload {
     revoked.extend(beyond(old.passthrough(), new.passthrough()));
     revoked.extend(beyond(old.trusted(), new.trusted()));
     revoked.extend(beyond(old.addresses(), new.addresses()));
+    // A further one needs no start: strict mode does not ask, and a tunnel that is open goes on refusing it.
+    revoked.extend(beyond(old.credential_headers(), new.credential_headers()));
     revoked.sort();
     revoked.dedup();
     if revoked.is_empty() { Reload::Hot } else { Reload::Restart(Reason::Revoked(revoked)) }
@@ -97,7 +99,7 @@ fn beyond<T: Ord + ToString>(these: &BTreeSet<T>, those: &BTreeSet<T>) -> Vec<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{AgentPolicy, Sidecar};
+    use crate::policy::{AgentPolicy, RoutePolicy, Sidecar};
 
     fn base() -> AgentPolicy {
         AgentPolicy {
@@ -133,6 +135,23 @@ mod tests {
         new.allowlist = vec!["a.example".into()];
         let [empty, new] = [empty, new].map(|p| Policy::for_agent(p).unwrap());
         assert_eq!(reload_allowed(&empty, &new), Reload::Hot);
+    }
+
+    #[test]
+    fn a_header_of_a_credential_is_added_hot_and_taken_by_a_restart() {
+        let routes = |headers: &[&str]| {
+            Policy::for_routes(RoutePolicy {
+                listen: base().listen,
+                allowlist: vec!["a.example".into()],
+                passthrough: Vec::new(),
+                allow_private: Vec::new(),
+                credential_headers: headers.iter().map(|h| (*h).to_owned()).collect(),
+            })
+            .unwrap()
+        };
+        let (one, two) = (routes(&["Authorization"]), routes(&["Authorization", "X-Odd"]));
+        assert_eq!(reload_allowed(&one, &two), Reload::Hot);
+        assert_eq!(reload_allowed(&two, &one), Reload::Restart(Reason::Revoked(vec!["X-Odd".to_owned()])));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::policy::{Client, Policy};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The version of pipelock that this is the format of.
 pub const VERSION: &str = "2.3.0";
@@ -18,11 +19,11 @@ pub const NOBODY: &str = "nothing.invalid";
 /// Bodies above this are refused, both ways: pipelock holds them whole.
 pub const BODY_BYTES_MAX: u64 = 32 << 20;
 
-/// The headers that pipelock looks into by default.
-const SENSITIVE_HEADERS: [&str; 6] =
-    ["Authorization", "Cookie", "Proxy-Authorization", "X-Api-Key", "X-Goog-Api-Key", "X-Token"];
+/// Headers that pipelock does not look into, since it acts on them itself: they frame the message or name its host, and
+/// do not go on as they came. Never an empty list: that would mean pipelock's own, with `User-Agent` and `Accept` in it.
+const FRAMING_HEADERS: [&str; 4] = ["Connection", "Content-Length", "Host", "Transfer-Encoding"];
 
-/// Those of them that carry the credential of an API.
+/// Those that carry the credential of an API.
 const CREDENTIAL_HEADERS: [&str; 2] = ["Authorization", "X-Api-Key"];
 
 /// Patterns that ordinary code and URLs match: they warn. Only what is overridden by name may; all others block.
@@ -140,7 +141,7 @@ section! {
         max_body_bytes: u64,
         scan_headers: bool,
         header_mode: String,
-        sensitive_headers: Vec<String>,
+        ignore_headers: Vec<String>,
     }
 }
 
@@ -234,8 +235,9 @@ impl Config {
                 action: "block".into(),
                 max_body_bytes: BODY_BYTES_MAX,
                 scan_headers: true,
-                header_mode: "sensitive".into(),
-                sensitive_headers: sensitive_headers(policy.client()),
+                // The other mode looks into six headers and lets a secret pass in any other.
+                header_mode: "all".into(),
+                ignore_headers: ignored_headers(policy),
             },
             // Must be on, or server-sent events are held back whole; scanning them cuts streams short.
             response_scanning: ResponseScanning {
@@ -276,6 +278,9 @@ impl Config {
             (!config.tls_interception.enabled, "tls_interception must be enabled"),
             (!config.request_body_scanning.enabled, "request_body_scanning must be enabled"),
             (config.request_body_scanning.action != "block", "request_body_scanning must block"),
+            (!config.request_body_scanning.scan_headers, "request_body_scanning must scan headers"),
+            (config.request_body_scanning.header_mode != "all", "header_mode must be all"),
+            (config.request_body_scanning.ignore_headers.is_empty(), "ignore_headers must not be empty"),
             (config.explain_blocks, "explain_blocks must be false"),
         ] {
             if open {
@@ -322,16 +327,14 @@ fn fetch_proxy(policy: &Policy) -> FetchProxy {
     }
 }
 
-fn sensitive_headers(client: Client) -> Vec<String> {
-    let credentials_pass = match client {
-        Client::Agent { credentials } => credentials,
-        Client::Routes => true,
-    };
-    SENSITIVE_HEADERS
-        .iter()
-        .filter(|name| !(credentials_pass && CREDENTIAL_HEADERS.contains(name)))
-        .map(|name| (*name).to_owned())
-        .collect()
+fn ignored_headers(policy: &Policy) -> Vec<String> {
+    let mut ignored: BTreeSet<String> = FRAMING_HEADERS.map(str::to_owned).into();
+    match policy.client() {
+        Client::Agent { credentials: true } => ignored.extend(CREDENTIAL_HEADERS.map(str::to_owned)),
+        Client::Agent { credentials: false } => {}
+        Client::Routes => ignored.extend(policy.credential_headers().iter().cloned()),
+    }
+    ignored.into_iter().collect()
 }
 
 fn patterns() -> Vec<Pattern> {

@@ -19,7 +19,11 @@ const POLICIES: [(&str, &str); 6] = [
          sidecars = [{ name = 'cred-proxy', address = '172.29.0.4' }, { name = 'supervise', address = '172.29.0.5' }]\n",
     ),
     ("agent-credentials", "client = 'agent'\nallowlist = ['a.example']\nagent_credentials = true\n"),
-    ("routes", "client = 'routes'\nallowlist = ['api.example', 'llm.example']\npassthrough = ['llm.example']\n"),
+    (
+        "routes",
+        "client = 'routes'\nallowlist = ['api.example', 'llm.example']\npassthrough = ['llm.example']\n\
+         credential_headers = ['authorization', 'X-Goog-Api-Key']\n",
+    ),
     ("routes-closed", "client = 'routes'\n"),
 ];
 
@@ -45,7 +49,13 @@ fn policies_become_these_files() {
 #[test]
 fn an_empty_allowlist_lets_nobody_through_and_still_starts() {
     let listen = "10.0.0.2:8888".parse().unwrap();
-    let routes = |allowlist| RoutePolicy { listen, allowlist, passthrough: Vec::new(), allow_private: Vec::new() };
+    let routes = |allowlist| RoutePolicy {
+        listen,
+        allowlist,
+        passthrough: Vec::new(),
+        allow_private: Vec::new(),
+        credential_headers: Vec::new(),
+    };
     let config = |allowlist| Config::of(&Policy::for_routes(routes(allowlist)).unwrap());
     assert_eq!(config(Vec::new()).api_allowlist, [NOBODY]);
     assert!(NOBODY.ends_with(".invalid"));
@@ -53,11 +63,16 @@ fn an_empty_allowlist_lets_nobody_through_and_still_starts() {
 }
 
 #[test]
-fn the_agents_credentials_are_looked_for_unless_the_operator_lets_them_pass() {
+fn all_headers_are_looked_into_but_those_that_may_carry_a_credential() {
     let listen = "10.0.0.2:8888".parse().unwrap();
-    let headers = |policy: Policy| Config::of(&policy).request_body_scanning.sensitive_headers;
+    let ignored = |policy: Policy| {
+        let section = Config::of(&policy).request_body_scanning;
+        assert!(section.scan_headers);
+        assert_eq!((section.header_mode.as_str(), section.action.as_str()), ("all", "block"));
+        section.ignore_headers
+    };
     let agent = |agent_credentials| {
-        headers(
+        ignored(
             Policy::for_agent(AgentPolicy {
                 listen,
                 allowlist: Vec::new(),
@@ -69,13 +84,45 @@ fn the_agents_credentials_are_looked_for_unless_the_operator_lets_them_pass() {
             .unwrap(),
         )
     };
-    let routes = RoutePolicy { listen, allowlist: Vec::new(), passthrough: Vec::new(), allow_private: Vec::new() };
-    let without = ["Cookie", "Proxy-Authorization", "X-Goog-Api-Key", "X-Token"];
-    assert_eq!(agent(true), without);
-    assert_eq!(headers(Policy::for_routes(routes).unwrap()), without);
-    let full = agent(false);
-    assert!(full.contains(&"Authorization".to_owned()) && full.contains(&"X-Api-Key".to_owned()));
-    assert_eq!(full.len(), without.len() + 2);
+    let routes = |headers: &[&str]| {
+        ignored(
+            Policy::for_routes(RoutePolicy {
+                listen,
+                allowlist: Vec::new(),
+                passthrough: Vec::new(),
+                allow_private: Vec::new(),
+                credential_headers: headers.iter().map(|h| (*h).to_owned()).collect(),
+            })
+            .unwrap(),
+        )
+    };
+    let framing = ["Connection", "Content-Length", "Host", "Transfer-Encoding"];
+    assert_eq!(agent(false), framing);
+    assert_eq!(
+        agent(true),
+        ["Authorization", "Connection", "Content-Length", "Host", "Transfer-Encoding", "X-Api-Key"]
+    );
+    assert_eq!(routes(&[]), framing);
+    let one = ["Connection", "Content-Length", "Host", "Transfer-Encoding", "X-Goog-Api-Key"];
+    assert_eq!(routes(&["x-goog-api-key"]), one);
+}
+
+#[test]
+fn a_file_that_looks_into_fewer_headers_is_not_taken() {
+    let (_, written) = POLICIES[0];
+    let text = format!("listen = '172.29.0.2:8888'\n{written}");
+    let yaml = render(&Written::parse(&text).unwrap().policy().unwrap());
+    assert!(Config::parse(&yaml).is_ok());
+    let list = "  ignore_headers:\n  - 'Connection'\n  - 'Content-Length'\n  - 'Host'\n  - 'Transfer-Encoding'\n";
+    for (from, to) in [
+        ("header_mode: 'all'", "header_mode: 'sensitive'"),
+        ("scan_headers: true", "scan_headers: false"),
+        (list, "  ignore_headers: []\n"),
+        (list, ""),
+    ] {
+        assert!(yaml.contains(from), "{from}");
+        assert!(Config::parse(&yaml.replace(from, to)).is_err(), "{to}");
+    }
 }
 
 fn host() -> impl Strategy<Value = String> {

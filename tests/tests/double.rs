@@ -169,7 +169,7 @@ fn secrets_do_not_leave_in_a_body_a_header_or_a_url() {
         (vec!["--data", "{\"a\":1}\n{\"a\":2}", "--header", kind], "/echo", Some("blocked: invalid JSON body\n")),
         (vec!["--header", "Authorization: Bearer opaque"], "/echo", None),
         (vec!["--header", &bearer], "/echo", Some("blocked: request header contains secret\n")),
-        (vec!["--header", &other], "/echo", None),
+        (vec!["--header", &other], "/echo", Some("blocked: request header contains secret\n")),
         (vec![], &leak, Some("blocked: core DLP match: GitHub Token (critical)\n")),
         (vec![], "/echo?token=abcdefgh", None),
         (vec!["--path-as-is"], "/a/../b", Some("blocked: path traversal sequence in URL\n")),
@@ -506,7 +506,7 @@ fn the_listener_can_be_moved_by_a_flag() {
     let taken = double.address.to_string();
     let (exit, said) = run_to_end(&["run", "-c", &folder.config(), "--listen", &taken]);
     assert!(exit == 1 && said.contains(&taken), "a taken port is an error: {said}");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_pipelock-double"))
+    let mut child = Command::new(world::program())
         .args(["run", "-c", &folder.config(), "--listen", "127.0.0.2:0", "--mode", "strict"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -101,8 +101,18 @@ pub fn route_pipelock_yaml(order: &Order, addresses: &Addresses) -> Result<Strin
         allowlist: routes.iter().map(|r| r.upstream.host.to_string()).collect(),
         passthrough: routes.iter().filter(|r| !r.inspect).map(|r| r.upstream.host.to_string()).collect(),
         allow_private: order.bottle.egress.allow_private.iter().map(ToString::to_string).collect(),
+        credential_headers: routes.iter().filter(|r| r.inspect).filter_map(|r| injected_header(&r.auth)).collect(),
     });
     policy.map(|p| pipelock_config::render(&p)).map_err(|e| PlanError::Pipelock(e.to_string()))
+}
+
+/// The header that cred-proxy puts a route's credential into.
+fn injected_header(auth: &proxy::Auth) -> Option<String> {
+    match auth {
+        proxy::Auth::Bearer | proxy::Auth::Token | proxy::Auth::Basic => Some("Authorization".to_owned()),
+        proxy::Auth::Header(name) => Some(name.clone()),
+        proxy::Auth::None => None,
+    }
 }
 
 /// cred-proxy's table. Credentials are named by their route's path; certificates are added when they exist.

@@ -15,11 +15,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Server
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -108,7 +108,8 @@ pub fn pem(label: &str, der: &[u8]) -> String {
 pub fn yaml(allowlist: &[&str], passthrough: &[&str], allow_private: &[&str]) -> String {
     let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let policy = Policy::for_agent(AgentPolicy {
-        listen: "127.0.0.1:0".parse().unwrap(),
+        // A flag says where: the real one takes no port 0 in two places.
+        listen: "127.0.0.1:8888".parse().unwrap(),
         allowlist: own(allowlist),
         passthrough: own(passthrough),
         allow_private: own(allow_private),
@@ -124,9 +125,35 @@ pub fn hash(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// What is tested: the double, or the program of the real image that `BOTTLE_TEST_PIPELOCK` names.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| real_image().map_or_else(|| env!("CARGO_BIN_EXE_pipelock-double").into(), |i| taken_out(&i)))
+}
+
+/// The real image, where these tests run on it.
+pub fn real_image() -> Option<String> {
+    std::env::var("BOTTLE_TEST_PIPELOCK").ok().filter(|image| !image.is_empty())
+}
+
+/// The program of an image as a file: it is static, and on loopback it needs no container around it.
+fn taken_out(image: &str) -> PathBuf {
+    let docker = |arguments: &[&str]| {
+        let output = Command::new("docker").args(arguments).output().unwrap();
+        assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("pipelock-{}", std::process::id()));
+    let container = docker(&["create", image]);
+    let copied = std::panic::catch_unwind(|| docker(&["cp", &format!("{container}:/pipelock"), file.to_str().unwrap()]));
+    docker(&["rm", &container]);
+    copied.unwrap();
+    file
+}
+
 /// Runs the double with these arguments until it ends by itself.
 pub fn run_to_end(arguments: &[&str]) -> (i32, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pipelock-double"));
+    let mut command = Command::new(program());
     let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let until = Instant::now() + PATIENCE;
     let status = loop {
@@ -177,8 +204,14 @@ impl Double {
     /// Starts it and waits until it says where it listens.
     pub fn start(folder: &Folder, upstream: &Upstream) -> Self {
         folder.put("upstream-roots.pem", &upstream.ca.cert_pem, 0o644);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pipelock-double"))
-            .args(["run", "--config", &folder.config()])
+        let mut command = Command::new(program());
+        let mut listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        if real_image().is_some() {
+            // It does not say which port it was given.
+            listen = TcpListener::bind(listen).unwrap().local_addr().unwrap();
+        }
+        command.args(["run", "--config", &folder.config(), "--listen", &listen.to_string()]);
+        let mut child = command
             .env("SSL_CERT_FILE", folder.path("upstream-roots.pem"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -191,6 +224,12 @@ impl Double {
         let startup = double.wait_for("startup", |line| line.contains(r#""event":"startup""#));
         let startup: serde_json::Value = serde_json::from_str(&startup).unwrap();
         double.address = startup["listen"].as_str().unwrap().parse().unwrap();
+        // The real one says so before it listens.
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(double.address).is_err() {
+            assert!(Instant::now() < until, "it does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         double
     }
 

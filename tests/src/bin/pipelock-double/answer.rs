@@ -32,6 +32,12 @@ pub struct Refusal {
 #[derive(Debug)]
 pub enum Logged {
     Blocked(No),
+    /// A secret in a plain request or in CONNECT itself.
+    Secret {
+        scanner: &'static str,
+        patterns: Vec<String>,
+        header: Option<String>,
+    },
     Error(String),
     Nothing,
 }
@@ -57,6 +63,9 @@ impl Refusal {
                 fields["reason"] = json!(no.reason);
                 log::event(Level::Warn, "blocked", "request blocked", fields);
             }
+            Logged::Secret { scanner, patterns, header } => {
+                log_secret(asked, scanner, "block", patterns, header.as_deref());
+            }
             Logged::Error(error) => {
                 let mut fields = asked.fields(false);
                 fields["error"] = json!(error);
@@ -66,6 +75,24 @@ impl Refusal {
         }
         text(self.status, &self.text)
     }
+}
+
+/// Writes the event of a secret that was found outside a tunnel; the URL stands in it whole, as in the real one's.
+pub fn log_secret(asked: &Asked, scanner: &str, action: &str, patterns: &[String], header: Option<&str>) {
+    let mut fields = asked.fields(false);
+    fields["action"] = json!(action);
+    fields["patterns"] = json!(patterns);
+    let what = match header {
+        Some(header) => {
+            fields["header"] = json!(header);
+            "header"
+        }
+        None => {
+            fields["match_count"] = json!(patterns.len());
+            "body"
+        }
+    };
+    log::event(Level::Warn, scanner, &format!("request {what} DLP scan hit"), fields);
 }
 
 /// A refusal's form: text, and a header that forbids guessing.

@@ -69,8 +69,8 @@ async fn open(
         Err(refusal) => Err(refusal),
     };
     if let Err(found) = inspect::headers(live, &tunnel.asked, "connect", request.headers()) {
-        let reason = "header DLP match".to_owned();
-        return Err(no(No { reason, ..found }));
+        let refusal = found.outside("CONNECT blocked");
+        return Err(Refusal { text: "CONNECT blocked: header DLP match".to_owned(), ..refusal });
     }
     if live.config.enforce {
         allowed?;

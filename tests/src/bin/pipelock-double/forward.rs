@@ -3,7 +3,7 @@
 use crate::answer::{self, Body, Refusal};
 use crate::connect::join;
 use crate::guard::{self, No};
-use crate::inspect::{self, Collected};
+use crate::inspect::{self, Collected, Refused};
 use crate::log::{self, Level};
 use crate::state::{Asked, Live, Place, Shared};
 use crate::upstream;
@@ -88,11 +88,11 @@ async fn carry(
     asked: &Asked,
     request: Request<Incoming>,
 ) -> Result<(Response<Body>, usize), Refusal> {
-    let no = |no: No| Refusal::blocked("blocked", no);
+    let refused = |refused: Refused| refused.outside("blocked");
     let (mut head, body) = request.into_parts();
     allowed(live, asked, &head.uri).await?;
-    let body = inspect::body(live, asked, "forward", &head.headers, body).await.map_err(no)?;
-    inspect::headers(live, asked, "forward", &head.headers).map_err(no)?;
+    let body = inspect::body(live, asked, "forward", &head.headers, body).await.map_err(refused)?;
+    inspect::headers(live, asked, "forward", &head.headers).map_err(refused)?;
     inspect::strip(&mut head.headers);
     let response = follow(shared, live, asked, head.method, head.uri, head.headers, body).await?;
     let (mut head, body) = response.into_parts();

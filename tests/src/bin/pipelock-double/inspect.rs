@@ -1,6 +1,6 @@
 //! Looking into what passes: URLs, headers and bodies of requests, and bodies of answers.
 
-use crate::answer::{self, Body, BoxError};
+use crate::answer::{self, Body, BoxError, Logged, Refusal};
 use crate::config::{Action, HeaderMode};
 use crate::dlp::Match;
 use crate::guard::{self, No};
@@ -38,43 +38,116 @@ pub fn url(live: &Live, asked: &Asked, transport: &str, url: &str, host: &str) -
     guard::length(&live.config, url)
 }
 
-/// The headers that may carry a secret out.
-pub fn headers(live: &Live, asked: &Asked, transport: &str, headers: &HeaderMap) -> Result<(), No> {
+/// The headers that are looked into, by the mode: names as well where that is all, and everything once more in one piece,
+/// since a secret may be cut in two.
+pub fn headers(live: &Live, asked: &Asked, transport: &'static str, headers: &HeaderMap) -> Result<(), Refused> {
     let section = &live.config.request_body_scanning;
     if !section.enabled || !section.scan_headers {
         return Ok(());
     }
-    let sensitive = |name: &HeaderName| match section.header_mode {
-        HeaderMode::All => true,
-        HeaderMode::Sensitive => section.sensitive_headers.iter().any(|s| s.eq_ignore_ascii_case(name.as_str())),
+    let all = section.header_mode == HeaderMode::All;
+    let listed = |list: &[String], name: &HeaderName| list.iter().any(|s| s.eq_ignore_ascii_case(name.as_str()));
+    let looked_into = |name: &HeaderName| match section.header_mode {
+        HeaderMode::All => !listed(&section.ignore_headers, name),
+        HeaderMode::Sensitive => listed(&section.sensitive_headers, name),
     };
-    for (name, value) in headers.iter().filter(|(name, _)| sensitive(name)) {
-        let found = blocking(asked, transport, live.dlp.scan(value.as_bytes()));
-        if found.is_empty() {
-            continue;
+    let mut pieces = Vec::new();
+    for name in headers.keys().filter(|name| looked_into(name)) {
+        let shown = canonical(name);
+        let mut texts: Vec<Vec<u8>> = Vec::new();
+        if all {
+            pieces.push(shown.clone().into_bytes());
+            texts.push(shown.clone().into_bytes());
         }
-        let names: Vec<String> = found.into_iter().map(|m| m.name).collect();
-        let mut fields = asked.fields(true);
-        fields["header"] = json!(name.as_str());
-        fields["patterns"] = json!(names);
-        log::event(Level::Warn, "header_dlp", "request header DLP scan hit", fields);
-        if section.action == Action::Block && live.config.enforce {
-            return Err(No { scanner: "header_dlp", reason: "request header contains secret".into() });
+        for value in headers.get_all(name) {
+            pieces.push(value.as_bytes().to_vec());
+            texts.push(value.as_bytes().to_vec());
+            if all {
+                texts.push([shown.as_bytes(), value.as_bytes()].concat());
+            }
+        }
+        for text in texts {
+            header_found(live, asked, transport, &shown, &text)?;
         }
     }
-    Ok(())
+    pieces.sort();
+    if pieces.len() > 1 { header_found(live, asked, transport, "(joined)", &pieces.join(&b'\n')) } else { Ok(()) }
+}
+
+fn header_found(live: &Live, asked: &Asked, transport: &'static str, header: &str, text: &[u8]) -> Result<(), Refused> {
+    let found = blocking(asked, transport, live.dlp.scan(text));
+    if found.is_empty() {
+        return Ok(());
+    }
+    let no = No { scanner: "header_dlp", reason: "request header contains secret".into() };
+    let patterns = found.into_iter().map(|m| m.name).collect();
+    Refused::Secret { no, patterns, header: Some(header.to_owned()) }.or_warned(live, asked, transport)
+}
+
+/// A header's name with a capital after each hyphen.
+fn canonical(name: &HeaderName) -> String {
+    let mut begins = true;
+    let spelled = name.as_str().chars().map(|c| {
+        let c = if begins { c.to_ascii_uppercase() } else { c };
+        begins = c == '-';
+        c
+    });
+    spelled.collect()
+}
+
+/// Why a request's headers or body do not pass.
+#[derive(Debug)]
+pub enum Refused {
+    /// It cannot be looked into.
+    Unreadable(No),
+    /// There is a secret in it.
+    Secret { no: No, patterns: Vec<String>, header: Option<String> },
+}
+
+impl Refused {
+    /// As it is refused in a tunnel that is opened.
+    pub fn inside(self) -> Refusal {
+        match self {
+            Self::Unreadable(no) | Self::Secret { no, .. } => Refusal::blocked("blocked", no),
+        }
+    }
+
+    /// As a plain request is refused, and CONNECT itself: a secret is no `blocked` in the log, but an event of its own.
+    pub fn outside(self, prefix: &str) -> Refusal {
+        match self {
+            Self::Unreadable(no) => Refusal::blocked(prefix, no),
+            Self::Secret { no, patterns, header } => {
+                let logged = Logged::Secret { scanner: no.scanner, patterns, header };
+                Refusal { logged, ..Refusal::blocked(prefix, no) }
+            }
+        }
+    }
+
+    /// A refusal where the policy blocks; else it is only told.
+    fn or_warned(self, live: &Live, asked: &Asked, transport: &'static str) -> Result<(), Self> {
+        if live.config.request_body_scanning.action == Action::Block && live.config.enforce {
+            return Err(self);
+        }
+        match self {
+            Self::Secret { no, patterns, header } if transport != "intercept" => {
+                answer::log_secret(asked, no.scanner, "warn", &patterns, header.as_deref());
+            }
+            Self::Secret { .. } | Self::Unreadable(_) => {}
+        }
+        Ok(())
+    }
 }
 
 /// The body of a request, whole.
 pub async fn body(
     live: &Live,
     asked: &Asked,
-    transport: &str,
+    transport: &'static str,
     headers: &HeaderMap,
     body: Incoming,
-) -> Result<Bytes, No> {
+) -> Result<Bytes, Refused> {
     let section = &live.config.request_body_scanning;
-    let no = |reason: String| No { scanner: "body_dlp", reason };
+    let no = |reason: String| Refused::Unreadable(No { scanner: "body_dlp", reason });
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -98,9 +171,11 @@ pub async fn body(
             found.push(secret);
         }
     }
-    let names: Vec<String> = blocking(asked, transport, found).into_iter().map(|m| m.name).collect();
-    if !names.is_empty() && section.action == Action::Block && live.config.enforce {
-        return Err(no(format!("request body contains secret: {}", names.join(", "))));
+    let patterns: Vec<String> = blocking(asked, transport, found).into_iter().map(|m| m.name).collect();
+    if !patterns.is_empty() {
+        let reason = format!("request body contains secret: {}", patterns.join(", "));
+        let no = No { scanner: "body_dlp", reason };
+        Refused::Secret { no, patterns, header: None }.or_warned(live, asked, transport)?;
     }
     Ok(bytes)
 }

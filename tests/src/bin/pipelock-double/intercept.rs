@@ -3,6 +3,7 @@
 use crate::answer::{self, Body, Logged, Refusal};
 use crate::connect::{Tunnel, join};
 use crate::guard::No;
+use crate::inspect::Refused;
 use crate::log::{self, Level};
 use crate::state::{Asked, Place, Shared};
 use crate::{guard, inspect, server, upstream};
@@ -89,8 +90,8 @@ async fn carry(
     upstream::check(&live.config, &tunnel.host).await.map_err(no)?;
     let (mut head, body) = request.into_parts();
     head.headers.remove(ACCEPT_ENCODING);
-    let body = inspect::body(live, asked, "intercept", &head.headers, body).await.map_err(no)?;
-    inspect::headers(live, asked, "intercept", &head.headers).map_err(no)?;
+    let body = inspect::body(live, asked, "intercept", &head.headers, body).await.map_err(Refused::inside)?;
+    inspect::headers(live, asked, "intercept", &head.headers).map_err(Refused::inside)?;
     inspect::strip(&mut head.headers);
     head.headers.remove(CONTENT_LENGTH);
     let uri: Uri = path.parse().map_err(|error| Refusal::failed("upstream error", error))?;
