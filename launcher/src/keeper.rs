@@ -7,6 +7,7 @@ use crate::exit::Exit;
 use crate::keeper::console::Console;
 use crate::keeper_socket::{self, Ending, ToClient};
 use crate::launch::{Launch, LaunchError, Running};
+use crate::plan::provision::ProvisionError;
 use crate::plan::{self, Order, Plan};
 use crate::state::{self, LogFile, Metadata, Session, StateRoot};
 use crate::stop::{self, Level, Stop, Stopper};
@@ -230,10 +231,13 @@ fn failure(error: &LaunchError) -> Failure {
     let hint = match error {
         LaunchError::Different(_) => Some("run `launcher doctor`; the engine may lack an option that a bottle needs".to_owned()),
         LaunchError::Once { .. } => Some("the wall needs nftables in the engine's kernel".to_owned()),
+        LaunchError::Provision(ProvisionError::NoUser(_)) => {
+            Some("name one that it has as `agent.user` in the bottle's manifest, or say `user: auto`".to_owned())
+        }
+        LaunchError::Workspace(_) => Some("start in a directory that can be read, or say --no-workspace".to_owned()),
         LaunchError::Engine(_)
         | LaunchError::Bring(_)
         | LaunchError::Provision(_)
-        | LaunchError::Workspace(_)
         | LaunchError::Panicked(_)
         | LaunchError::Stopped => None,
     };
