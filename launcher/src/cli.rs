@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Run a coding agent as if it were already compromised, and lose nothing when it is.
 #[derive(Debug, Parser)]
-#[command(name = "launcher", version, about, propagate_version = true, max_term_width = 100)]
+#[command(name = "launcher", version, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -16,7 +16,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start an agent in a bottle, and stay with it until it ends
-    #[command(after_help = "Examples:\n  launcher run coder\n  launcher run coder --bottle dev -- bash\n  \
+    #[command(override_usage = "launcher run <AGENT> [OPTIONS] [-- CMD...]", after_help = "Examples:\n  launcher run coder\n  launcher run coder --bottle dev -- bash\n  \
                             launcher run coder --headless --prompt 'fix the tests' --yes\n  launcher run coder --dry-run")]
     Run(Run),
     /// List the bottles that are running
@@ -36,8 +36,8 @@ pub enum Command {
     /// Take back what launchers that died have left on the engine
     Cleanup(Cleanup),
     /// List the agents and bottles that there are manifests of
-    List,
-    /// Look for mistakes in the manifests of an agent and its bottle
+    List(List),
+    /// Look for mistakes in the manifests: of an agent and its bottle, or in all of them
     Check(Check),
     /// Build the images of the sidecars, or pin pipelock's
     Images(Images),
@@ -51,8 +51,8 @@ pub enum Command {
 /// `run`
 #[derive(Debug, Args)]
 pub struct Run {
-    /// The agent's manifest
-    pub agent: String,
+    /// The agent, by the name of its manifest; `launcher list` shows them
+    pub agent: Option<String>,
     /// The bottle to run it in, instead of the one it names
     #[arg(long)]
     pub bottle: Option<String>,
@@ -74,8 +74,8 @@ pub struct Run {
     /// Print the plan and stop; works without an engine
     #[arg(long)]
     pub dry_run: bool,
-    /// How --dry-run prints the plan
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// How --dry-run prints the plan: text or json
+    #[arg(long, value_enum, default_value_t = Output::Text, hide_possible_values = true, requires = "dry_run")]
     pub output: Output,
     /// Copy nothing of the current directory into the bottle
     #[arg(long)]
@@ -166,12 +166,20 @@ pub struct Cleanup {
     pub forget: Option<String>,
 }
 
+/// `list`
+#[derive(Debug, Args)]
+pub struct List {
+    /// For programs, with the paths of the files
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `check`
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The agent's manifest
-    pub agent: String,
-    /// The bottle to check it with
+    /// The agent, by the name of its manifest; without it and --bottle everything is checked
+    pub agent: Option<String>,
+    /// The bottle to check it with, or to check alone
     #[arg(long)]
     pub bottle: Option<String>,
 }
@@ -209,3 +217,6 @@ pub struct Demo {
     #[arg(long, hide = true)]
     pub world: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,16 @@ impl Here {
     /// The state directory.
     pub fn state(&self) -> Result<StateRoot, Failure> {
         StateRoot::open(&self.env).map_err(|e| {
-            Failure::launch(format!("the state directory cannot be used: {e}"), "set XDG_STATE_HOME or HOME".to_owned())
+            let hint = "make it a directory of yours, or set XDG_STATE_HOME to another place";
+            Failure::launch(format!("the state directory cannot be used: {e}"), hint.to_owned())
+        })
+    }
+
+    /// Ids of all bottles, living and ended.
+    pub fn ids(&self, root: &StateRoot) -> Result<Vec<String>, Failure> {
+        root.ids().map_err(|e| {
+            let hint = "make it readable, or set XDG_STATE_HOME to another place";
+            Failure::launch(format!("the state directory cannot be read: {e}"), hint.to_owned())
         })
     }
 
@@ -64,7 +73,7 @@ impl Here {
     /// The bottle that `id` names, in whole or by its beginning.
     pub fn bottle(&self, id: &str) -> Result<BottleDir, Failure> {
         let root = self.state()?;
-        let ids = root.ids().map_err(|e| Failure::launch(format!("the state directory cannot be read: {e}"), None))?;
+        let ids = self.ids(&root)?;
         if ids.iter().any(|known| known == id) {
             return Ok(root.dir(id));
         }
@@ -118,10 +127,10 @@ pub fn dispatch(cli: Cli) -> Exit {
             Command::Exec(args) => attach::exec(&here, &args.id, args.command).await,
             Command::Logs(args) => logs::logs(&here, &args).await,
             Command::Stop(args) => stop::stop(&here, &args).await,
-            Command::Diff(args) => work::diff(&here, &args.id),
-            Command::Take(args) => work::take(&here, &args),
+            Command::Diff(args) => work::diff(&here, &args.id).await,
+            Command::Take(args) => work::take(&here, &args).await,
             Command::Cleanup(args) => cleanup::cleanup(&here, &args).await,
-            Command::List => list::list(&here),
+            Command::List(args) => list::list(&here, &args),
             Command::Check(args) => list::check(&here, &args),
             Command::Images(args) => images::images(&here, args).await,
             Command::Demo(args) => demo::demo(&here, &args).await,

@@ -337,6 +337,8 @@ pub struct EngineError {
 pub enum Kind {
     /// No engine answers.
     Unreachable,
+    /// It answers and cannot do what is needed.
+    TooOld,
     /// There is no such object.
     NotFound,
     /// The name is taken.

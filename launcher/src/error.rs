@@ -31,6 +31,7 @@ impl From<crate::engine::EngineError> for Failure {
             crate::engine::Kind::Unreachable => {
                 Some("start Docker, or set DOCKER_HOST to an engine that answers".to_owned())
             }
+            crate::engine::Kind::TooOld => Some("update Docker to 20.10 or later, or set DOCKER_HOST to a newer engine".to_owned()),
             crate::engine::Kind::NotFound
             | crate::engine::Kind::Conflict
             | crate::engine::Kind::Overlap
@@ -41,6 +42,17 @@ impl From<crate::engine::EngineError> for Failure {
         Self::launch(chain(&error), hint)
     }
 }
+
+impl From<crate::manifest::LoadErrors> for Failure {
+    /// Every frame as it prints. Each begins with `error: `; the printer of a failure says that word for the first.
+    fn from(errors: crate::manifest::LoadErrors) -> Self {
+        let frames = errors.to_string();
+        Self::usage(frames.strip_prefix(ERROR).unwrap_or(&frames), None)
+    }
+}
+
+/// What a printed error begins with.
+pub const ERROR: &str = "error: ";
 
 /// An error and its causes as one sentence: `what: why: why`. A cause that only repeats the one before is left out.
 pub fn chain(error: &dyn std::error::Error) -> String {

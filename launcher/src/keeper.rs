@@ -10,6 +10,7 @@ use crate::keeper_socket::{self, Ending, ToClient};
 use crate::launch::clock::Clock;
 use crate::launch::{Launch, LaunchError, Running};
 use crate::log::LogFile;
+use crate::plan::provision::ProvisionError;
 use crate::plan::{self, Order, Plan};
 use crate::state::{self, Metadata, Session, StateRoot};
 use crate::stop::{self, Level, Stop, Stopper};
@@ -232,13 +233,16 @@ pub async fn keep<E: Engine>(shared: &Arc<Shared<E>>, charge: &mut Charge, sessi
 fn failure(error: &LaunchError) -> Failure {
     let hint = match error {
         LaunchError::Different(_) => {
-            Some("run `launcher doctor`; the engine may lack an option that a bottle needs".to_owned())
+            Some("the engine may be too old, or lack an option that a bottle needs: see README, "Linux, Docker Engine"".to_owned())
         }
         LaunchError::Once { .. } => Some("the wall needs nftables in the engine's kernel".to_owned()),
+        LaunchError::Provision(ProvisionError::NoUser(_)) => {
+            Some("name one that it has as `agent.user` in the bottle's manifest, or say `user: auto`".to_owned())
+        }
+        LaunchError::Workspace(_) => Some("start in a directory that can be read, or say --no-workspace".to_owned()),
         LaunchError::Engine(_)
         | LaunchError::Bring(_)
         | LaunchError::Provision(_)
-        | LaunchError::Workspace(_)
         | LaunchError::Panicked(_)
         | LaunchError::Stopped => None,
     };

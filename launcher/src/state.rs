@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// How often a folder is made that a sweep takes away in the same moment.
 const CLAIMS: usize = 5;
+/// The list of what an agent was given is never larger: two million paths of a workspace.
+const BASELINE_BYTES_MAX: u64 = 2 << 30;
 /// Our own small files are never larger.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -78,8 +80,9 @@ impl StateRoot {
             (None, None) => return Err(io::Error::other("neither XDG_STATE_HOME nor HOME is set")),
         };
         let path = base.join("bottle");
-        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        Ok(Self { path: path.canonicalize()? })
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(named)?;
+        Ok(Self { path: path.canonicalize().map_err(named)? })
     }
 
     /// What the labels of this directory's objects say.
@@ -90,7 +93,8 @@ impl StateRoot {
     /// Ids of all bottles that have a folder, living and ended, in order.
     pub fn ids(&self) -> io::Result<Vec<String>> {
         let mut ids = Vec::new();
-        for entry in std::fs::read_dir(&self.path)? {
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", self.path.display()));
+        for entry in std::fs::read_dir(&self.path).map_err(named)? {
             let name = entry?.file_name();
             ids.extend(name.to_str().filter(|n| is_id(n)).map(str::to_owned));
         }
@@ -178,6 +182,14 @@ impl BottleDir {
         write_private(&self.path.join("started"), b"")
     }
 
+    /// Takes [`Self::mark_started`] back: the agent's program could not be run after all.
+    pub fn unmark_started(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.path.join("started")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Did the agent run?
     pub fn was_started(&self) -> bool {
         self.path.join("started").exists()
@@ -191,6 +203,12 @@ impl BottleDir {
     /// Reads the metadata; `None` when the launch did not get that far.
     pub fn metadata(&self) -> Option<Metadata> {
         serde_json::from_slice(&read_limited(&self.path.join("metadata.json")).ok()?).ok()
+    }
+
+    /// What the agent was given.
+    pub fn read_baseline(&self) -> io::Result<crate::workspace::Baseline> {
+        let file = File::open(self.baseline())?;
+        Ok(serde_json::from_reader(io::BufReader::new(file.take(BASELINE_BYTES_MAX)))?)
     }
 
     /// Writes down what a plan will make.
@@ -225,6 +243,33 @@ impl BottleDir {
     pub fn remove(&self) -> io::Result<()> {
         std::fs::remove_dir_all(&self.path)
     }
+}
+
+impl Session {
+    /// Removes what commands that were killed have left half made in the folder. Whoever makes such a thing holds the
+    /// lock, so that all of them are stale here.
+    pub fn sweep_stale(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.dir.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !name.to_str().is_some_and(is_half_made) {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            } else {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `objects.<pid>.tmp` of a take, `<file>.<pid>.new` and `<file>.new` of a file that is written whole or not at all.
+fn is_half_made(name: &str) -> bool {
+    let is_pid = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let objects = name.strip_prefix("objects.").and_then(|n| n.strip_suffix(".tmp"));
+    objects.is_some_and(is_pid) || name.ends_with(".new")
 }
 
 /// Is this the form of an id? (It becomes a folder's name and part of names on the engine.)
@@ -300,6 +345,23 @@ mod tests {
         assert!(root.dir("coder").lock().unwrap().is_some());
         assert!(!root.dir("never").is_living());
         assert_eq!(root.ids().unwrap(), ["coder"]);
+    }
+
+    #[test]
+    fn what_a_killed_command_left_half_made_is_swept_and_its_neighbours_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let session = root(dir.path()).claim("coder").unwrap().unwrap();
+        let path = session.dir.path();
+        std::fs::create_dir_all(path.join("objects.123.tmp/pack")).unwrap();
+        std::fs::create_dir(path.join("objects.x.tmp")).unwrap();
+        for name in ["objects.123.tmp/pack/x", "workspace.tar.zst.77.new", "metadata.new", "workspace.tar.zst", "news"] {
+            std::fs::write(path.join(name), "x").unwrap();
+        }
+        session.sweep_stale().unwrap();
+        let mut left: Vec<_> =
+            std::fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, ["lock", "news", "objects.x.tmp", "workspace.tar.zst"]);
     }
 
     #[test]

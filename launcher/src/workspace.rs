@@ -34,7 +34,7 @@ pub use baseline::Baseline;
 pub use diff::{Diff, diff};
 pub use pack::{Owner, Packed, pack};
 pub use survey::{Survey, survey};
-pub use take::{TakeOptions, Taken, take};
+pub use take::{TakeOptions, Taken, sweep_staging, take};
 pub use tree_path::TreePath;
 
 /// What an archive may hold at most.
@@ -93,6 +93,9 @@ pub enum WorkspaceError {
     /// The operator changed files that the agent changed as well. Nothing was applied.
     #[error("cannot take the work: {} changed on the host as well, and nothing was applied", count(.0))]
     Conflicts(Vec<take::Conflict>),
+    /// Another take is at work.
+    #[error("cannot take the work: another take is at work in {0}")]
+    Busy(String),
     /// The id cannot stand in the name of a ref.
     #[error("cannot take the work: {0:?} is not the id of a bottle")]
     BadId(String),

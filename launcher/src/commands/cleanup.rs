@@ -27,6 +27,7 @@ pub async fn cleanup(here: &Here, args: &Cleanup) -> Result<Exit, Failure> {
     if let Some(id) = &args.forget {
         return forget(here, id);
     }
+    sweep_workspaces(here)?;
     let engine = here.engine().await?;
     let swept = sweep_all(here, &engine).await?;
     for id in &swept.bottles {
@@ -44,6 +45,21 @@ pub async fn cleanup(here: &Here, args: &Cleanup) -> Result<Exit, Failure> {
     Ok(if swept.leftovers.is_empty() { Exit::Success } else { Exit::Launch })
 }
 
+/// Takes that were killed leave a folder in the workspace; that needs no engine.
+fn sweep_workspaces(here: &Here) -> Result<(), Failure> {
+    let root = here.state()?;
+    let homes: BTreeSet<_> = here.ids(&root)?.iter().filter_map(|id| root.dir(id).metadata()?.workspace).collect();
+    for home in homes.iter().filter(|home| home.is_dir()) {
+        let shown = crate::ui::clean(&home.display().to_string());
+        match crate::workspace::sweep_staging(home) {
+            Ok(true) => here.ui.line(&format!("removed what a killed `launcher take` had left in {shown}")),
+            Ok(false) => {}
+            Err(error) => here.ui.warn(&format!("{shown}: {}", crate::error::chain(&error))),
+        }
+    }
+    Ok(())
+}
+
 /// Takes back before another command, and speaks only of what could not be.
 pub async fn sweep_quietly<E: Engine>(here: &Here, engine: &E) -> Result<(), Failure> {
     let swept = sweep_all(here, engine).await?;
@@ -58,7 +74,7 @@ pub async fn sweep_quietly<E: Engine>(here: &Here, engine: &E) -> Result<(), Fai
 
 async fn sweep_all<E: Engine>(here: &Here, engine: &E) -> Result<Swept, Failure> {
     let root = here.state()?;
-    let (held, living) = dead_and_living(&root)?;
+    let (held, living) = dead_and_living(here, &root)?;
     let mut swept = Swept::default();
     let observed = engine.observe(&state::host_hash(), &root.hash()).await?;
     let recorded: BTreeMap<_, _> =
@@ -85,17 +101,17 @@ async fn sweep_all<E: Engine>(here: &Here, engine: &E) -> Result<Swept, Failure>
 }
 
 /// Folders whose keeper is dead, locked while they are swept, and the ids of those who live.
-fn dead_and_living(root: &StateRoot) -> Result<(BTreeMap<String, Session>, BTreeSet<String>), Failure> {
-    let io = |e: std::io::Error| Failure::launch(format!("the state directory cannot be read: {e}"), None);
+fn dead_and_living(here: &Here, root: &StateRoot) -> Result<(BTreeMap<String, Session>, BTreeSet<String>), Failure> {
+    let io = |e: std::io::Error| Failure::launch(format!("the state directory cannot be used: {e}"), None);
     let (mut held, mut living) = (BTreeMap::new(), BTreeSet::new());
-    for id in root.ids().map_err(io)? {
+    for id in here.ids(root)? {
         match root.dir(&id).lock().map_err(io)? {
             Some(session) if session.dir.recorded().is_some() => {
                 held.insert(id, session);
             }
             // Died before it made anything: nothing is in it. Claiming and dying take a moment, both under the lock.
             Some(session) if session.dir.metadata().is_none() => session.dir.remove().map_err(io)?,
-            Some(_) => {}
+            Some(session) => session.sweep_stale().map_err(io)?,
             None => {
                 living.insert(id);
             }

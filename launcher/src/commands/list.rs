@@ -1,34 +1,75 @@
 //! `list` and `check`: the manifests that there are, and what is wrong with them.
 
 use super::{Here, run::places};
-use crate::cli::Check;
+use crate::cli::{Check, List};
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::manifest::{catalog, load};
+use crate::manifest::agent::Origin;
+use crate::manifest::catalog::{self, Listed};
+use crate::manifest::load;
 
-/// Lists agents and bottles.
-pub fn list(here: &Here) -> Result<Exit, Failure> {
+/// Lists agents and bottles, those that are wrong or hidden included.
+pub fn list(here: &Here, args: &List) -> Result<Exit, Failure> {
     let listed = catalog::list(&places(here)?);
-    let mut text = String::new();
-    for (kind, entries) in [("agent", &listed.agents), ("bottle", &listed.bottles)] {
-        for entry in entries {
-            let line = format!("{kind:<8} {:<24} {:<40} {}", entry.name, entry.description, entry.file.display());
-            text.push_str(crate::ui::clean(&line).trim_end());
-            text.push('\n');
-        }
+    listed.warnings.iter().for_each(|warning| here.ui.warn(warning));
+    let kinds = [("agent", &listed.agents), ("bottle", &listed.bottles)];
+    let entries: Vec<_> = kinds.into_iter().flat_map(|(kind, list)| list.iter().map(move |e| (kind, e))).collect();
+    if args.json {
+        let rows: Vec<_> = entries.iter().map(|(kind, entry)| object(kind, entry)).collect();
+        here.ui.data(&format!("{:#}\n", serde_json::Value::from(rows)));
+        return Ok(Exit::Success);
     }
-    if text.is_empty() {
+    if entries.is_empty() {
         here.ui.line("there are no agents and no bottles yet; the README shows a first pair");
     }
-    here.ui.data(&text);
+    here.ui.table(&entries.iter().map(|(kind, entry)| row(kind, entry)).collect::<Vec<_>>());
     Ok(Exit::Success)
 }
 
-/// Loads an agent and its bottle, and says everything that is wrong.
+fn row(kind: &str, entry: &Listed) -> Vec<String> {
+    let file = entry.file.display();
+    let note = match (&entry.problem, entry.hidden, entry.origin) {
+        (Some(problem), _, _) => format!("wrong: {problem} ({file})"),
+        (None, true, _) => format!("hidden by your own of that name ({file})"),
+        (None, false, Origin::Repository) => format!("{} (of this repository)", entry.description),
+        (None, false, Origin::User) => entry.description.clone(),
+    };
+    [kind.to_owned(), entry.name.clone(), crate::ui::clean(&note).replace('\n', " ")].to_vec()
+}
+
+fn object(kind: &str, entry: &Listed) -> serde_json::Value {
+    serde_json::json!({
+        "kind": kind,
+        "name": entry.name,
+        "description": entry.description,
+        "file": entry.file,
+        "of_repository": entry.origin == Origin::Repository,
+        "hidden": entry.hidden,
+        "problem": entry.problem,
+    })
+}
+
+/// Loads an agent and its bottle, or one bottle, or every file there is, and says everything that is wrong.
 pub fn check(here: &Here, args: &Check) -> Result<Exit, Failure> {
-    let loaded = load::load(&places(here)?, &args.agent, args.bottle.as_deref())
-        .map_err(|errors| Failure::usage(errors.to_string(), None))?;
-    loaded.warnings.iter().for_each(|warning| here.ui.warn(warning));
-    here.ui.line(&format!("{} in {}: no mistakes found", loaded.agent.name, loaded.bottle.name));
+    let places = places(here)?;
+    let (warnings, checked) = match (&args.agent, &args.bottle) {
+        (Some(agent), bottle) => {
+            let loaded = load::load(&places, agent, bottle.as_deref())?;
+            (loaded.warnings, format!("{} in {}", loaded.agent.name, loaded.bottle.name))
+        }
+        (None, Some(bottle)) => {
+            let (bottle, warnings) = load::load_bottle(&places, bottle)?;
+            (warnings, bottle.name)
+        }
+        (None, None) => {
+            let warnings = catalog::check(&places)?;
+            let listed = catalog::list(&places);
+            let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+            let (agents, bottles) = (count(listed.agents.len(), "agent"), count(listed.bottles.len(), "bottle"));
+            (warnings, format!("{agents} and {bottles}"))
+        }
+    };
+    warnings.iter().for_each(|warning| here.ui.warn(warning));
+    here.ui.line(&format!("{checked}: no mistakes found"));
     Ok(Exit::Success)
 }

@@ -6,7 +6,6 @@ use crate::error::Failure;
 use crate::exit::Exit;
 use crate::keeper_socket::{Frame, Hello, Status, ToClient};
 use crate::state::{BottleDir, Metadata};
-use std::fmt::Write as _;
 use std::time::Duration;
 
 /// How long a keeper may take to answer.
@@ -21,7 +20,7 @@ pub async fn ps(here: &Here, args: &Ps) -> Result<Exit, Failure> {
         here.ui.warn(&failure.message);
     }
     let root = here.state()?;
-    let ids = root.ids().map_err(|e| Failure::launch(format!("the state directory cannot be read: {e}"), None))?;
+    let ids = here.ids(&root)?;
     let mut rows = Vec::new();
     for id in ids {
         let dir = root.dir(&id);
@@ -38,7 +37,7 @@ pub async fn ps(here: &Here, args: &Ps) -> Result<Exit, Failure> {
             .collect();
         here.ui.data(&format!("{}\n", serde_json::Value::from(rows)));
     } else {
-        here.ui.data(&table(&rows));
+        show(here, args, &rows);
     }
     Ok(Exit::Success)
 }
@@ -55,29 +54,119 @@ async fn status(here: &Here, dir: &BottleDir) -> Option<Status> {
     tokio::time::timeout(ANSWER_WITHIN, asked).await.ok().flatten()
 }
 
-fn table(rows: &[(Metadata, Option<Status>, bool)]) -> String {
-    let mut text = format!("{:<20} {:<14} {:<12} {:<22} {}\n", "BOTTLE", "AGENT", "STATE", "SINCE", "WHAT");
-    for (metadata, status, work) in rows {
+type Row = (Metadata, Option<Status>, bool);
+
+fn show(here: &Here, args: &Ps, rows: &[Row]) {
+    if rows.is_empty() {
+        here.ui.line(if args.all { "there are no bottles" } else { "no bottle is running; --all shows those that have ended" });
+        return;
+    }
+    here.ui.table(&table(rows, jiff::Timestamp::now()));
+    if rows.iter().any(|(_, status, work)| status.is_none() && *work) {
+        here.ui.line("`launcher diff BOTTLE` shows saved work, `launcher take BOTTLE` brings it home");
+    }
+}
+
+fn table(rows: &[Row], now: jiff::Timestamp) -> Vec<Vec<String>> {
+    let head = ["BOTTLE", "AGENT", "STATE", "SINCE", "WHAT"].map(str::to_owned).to_vec();
+    let row = |(metadata, status, work): &Row| {
         let state = status.as_ref().map_or_else(
             || metadata.outcome.clone().unwrap_or_else(|| "died".to_owned()),
             |status| status.phase.clone(),
         );
         let since = metadata.ended.as_ref().filter(|_| status.is_none()).unwrap_or(&metadata.started);
-        let since: String = since.chars().take(19).collect();
         let what = match status {
-            Some(status) => {
-                let uses: u64 = status.report.credential_uses.values().sum();
-                let denied: u64 = status.report.denied.values().map(|d| d.0).sum();
-                let dead: Vec<_> =
-                    status.sidecars.iter().filter(|(_, s)| *s == "ended").map(|(r, _)| r.as_str()).collect();
-                let dead = if dead.is_empty() { String::new() } else { format!(", dead: {}", dead.join(" ")) };
-                format!("{uses} credential uses, {denied} refusals{dead}")
-            }
-            None if *work => format!("launcher diff {0}, launcher take {0}", metadata.id),
+            Some(status) => doing(status),
+            None if *work => "work saved".to_owned(),
             None => String::new(),
         };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:<20} {:<14} {:<12} {:<22} {what}", metadata.id, metadata.agent, state, since);
+        [metadata.id.clone(), metadata.agent.clone(), state, age(since, now), what].to_vec()
+    };
+    std::iter::once(head).chain(rows.iter().map(row)).collect()
+}
+
+fn doing(status: &Status) -> String {
+    let uses: u64 = status.report.credential_uses.values().sum();
+    let denied: u64 = status.report.denied.values().map(|d| d.0).sum();
+    let count = |n: u64, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+    let mut what = format!("{}, {}", count(uses, "credential use"), count(denied, "refusal"));
+    // The one-shots of a launch are no sidecars, so whatever has ended is missing.
+    let ended: Vec<_> = status.sidecars.iter().filter(|(_, s)| *s == "ended").map(|(r, _)| r.as_str()).collect();
+    if !ended.is_empty() {
+        what = format!("ENDED: {}; {what}", ended.join(" "));
     }
-    text
+    what
+}
+
+/// How long ago, in its largest unit.
+fn age(time: &str, now: jiff::Timestamp) -> String {
+    let Ok(then) = time.parse::<jiff::Timestamp>() else { return "?".to_owned() };
+    match now.as_second().saturating_sub(then.as_second()).max(0) {
+        s @ 0..=119 => format!("{s} s"),
+        s @ 120..=7199 => format!("{} min", s / 60),
+        s @ 7200..=172_799 => format!("{} h", s / 3600),
+        s => format!("{} d", s / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Report;
+    use std::collections::BTreeMap;
+
+    fn metadata(id: &str, ended: Option<&str>) -> Metadata {
+        Metadata {
+            id: id.to_owned(),
+            agent: "coder".to_owned(),
+            bottle: "dev".to_owned(),
+            workspace: None,
+            image: "i".to_owned(),
+            engine: None,
+            started: "2026-01-01T10:00:00.000Z".to_owned(),
+            ended: ended.map(str::to_owned),
+            outcome: ended.map(|_| "exited 0".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_table_fits_into_eighty_columns() {
+        let mut report = Report::default();
+        report.credential_uses.insert("/api/".to_owned(), 12);
+        report.denied.insert("a.example".to_owned(), (1, String::new()));
+        let status = |sidecars: &[(&str, &str)]| Status {
+            phase: "running".to_owned(),
+            sidecars: sidecars.iter().map(|(r, s)| ((*r).to_owned(), (*s).to_owned())).collect::<BTreeMap<_, _>>(),
+            report: report.clone(),
+        };
+        let rows = [
+            (metadata("coder", None), Some(status(&[("pipelock", "ready")])), false),
+            (metadata("coder-2", None), Some(status(&[("pipelock", "ended")])), false),
+            (metadata("coder-3", Some("2026-01-01T11:00:00.000Z")), None, true),
+            (metadata("coder-4", None), None, false),
+        ];
+        let now = "2026-01-01T12:30:00Z".parse().unwrap();
+        insta::assert_snapshot!(crate::ui::table(&table(&rows, now)), @"
+        BOTTLE   AGENT  STATE     SINCE   WHAT
+        coder    coder  running   2 h     12 credential uses, 1 refusal
+        coder-2  coder  running   2 h     ENDED: pipelock; 12 credential uses, 1 refusal
+        coder-3  coder  exited 0  90 min  work saved
+        coder-4  coder  died      2 h
+        ");
+    }
+
+    #[test]
+    fn ages_are_readable() {
+        let now = "2026-01-03T12:00:00Z".parse().unwrap();
+        for (time, text) in [
+            ("2026-01-03T11:59:58.900Z", "2 s"),
+            ("2026-01-03T11:30:00Z", "30 min"),
+            ("2026-01-02T12:00:00Z", "24 h"),
+            ("2026-01-01T11:59:00Z", "2 d"),
+            ("2026-01-03T12:00:09Z", "0 s"),
+            ("never", "?"),
+        ] {
+            assert_eq!(age(time, now), text, "{time}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::images::{self, Pipelock, Trust};
 use crate::keeper::{Charge, Greeting, taken};
 use crate::keeper_socket::{Hello, connect, split};
+use crate::manifest::catalog;
 use crate::manifest::load::{Loaded, load};
 use crate::manifest::places::Places;
 use crate::manifest::{EnvValue, WorkspaceMode};
@@ -22,9 +23,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Agents that a hint names.
+const NAMED_MAX: usize = 8;
+
 /// Runs an agent.
 pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
-    let loaded = loaded(here, &args)?;
+    let Some(agent) = args.agent.as_deref() else { return Err(nobody(here)) };
+    let loaded = loaded(here, agent, &args)?;
     let mut order = order(here, &args, &loaded)?;
     if args.dry_run {
         return dry_run(here, &args, &order).await;
@@ -68,9 +73,20 @@ pub fn places(here: &Here) -> Result<Places, Failure> {
     Places::from_env(&env, &here.cwd).map_err(|e| Failure::usage(chain(&e), None))
 }
 
-fn loaded(here: &Here, args: &Run) -> Result<Loaded, Failure> {
-    let loaded = load(&places(here)?, &args.agent, args.bottle.as_deref())
-        .map_err(|errors| Failure::usage(errors.to_string(), None))?;
+/// The error for a run that names no agent: it says whom one could name.
+fn nobody(here: &Here) -> Failure {
+    let listed = places(here).map(|places| catalog::list(&places).agents).unwrap_or_default();
+    let names: Vec<_> = listed.iter().filter(|a| !a.hidden).take(NAMED_MAX).map(|a| a.name.as_str()).collect();
+    let hint = match names.as_slice() {
+        [] => "there are none yet; the README shows a first one, and `launcher demo` needs none".to_owned(),
+        [one] => format!("launcher run {one}"),
+        [first, ..] => format!("launcher run {first}; there are: {}", names.join(", ")),
+    };
+    Failure::usage("no agent is named", hint)
+}
+
+fn loaded(here: &Here, agent: &str, args: &Run) -> Result<Loaded, Failure> {
+    let loaded = load(&places(here)?, agent, args.bottle.as_deref())?;
     loaded.warnings.iter().for_each(|warning| here.ui.warn(warning));
     Ok(loaded)
 }
@@ -89,7 +105,7 @@ fn order(here: &Here, args: &Run, loaded: &Loaded) -> Result<Order, Failure> {
     }
     Ok(Order {
         owner: Owner {
-            id: args.name.clone().unwrap_or_else(|| args.agent.clone()),
+            id: args.name.clone().unwrap_or_else(|| loaded.agent.name.clone()),
             host: state::host_hash(),
             state: root.hash(),
             agent: loaded.agent.name.clone(),
@@ -146,7 +162,7 @@ async fn facts(engine: &Docker, order: &Order) -> Result<Facts, Failure> {
 /// The name it will have: the one asked for, or the first that is free here and on the engine.
 fn choose_id(here: &Here, args: &Run, order: &mut Order, facts: &Facts) -> Result<(), Failure> {
     let root = here.state()?;
-    let ids = root.ids().map_err(|e| Failure::launch(format!("the state directory cannot be read: {e}"), None))?;
+    let ids = here.ids(&root)?;
     let on_engine = |id: &str| {
         let agent = plan::Names::of(id).agent;
         facts.engine.as_ref().is_some_and(|e| e.containers.contains(&agent))
@@ -154,7 +170,7 @@ fn choose_id(here: &Here, args: &Run, order: &mut Order, facts: &Facts) -> Resul
     let free = |id: &String| !ids.contains(id) && !on_engine(id);
     let chosen = match &args.name {
         Some(name) => Some(name.clone()).filter(free),
-        None => state::candidates(&args.agent).find(free),
+        None => state::candidates(&order.agent.name).find(free),
     };
     order.owner.id = chosen.ok_or_else(|| taken(&order.owner.id))?;
     Ok(())
@@ -182,10 +198,11 @@ fn agent_env(here: &Here, order: &Order) -> Result<Vec<(String, String)>, Failur
     let mut asked: BTreeMap<String, Secret> = BTreeMap::new();
     for (name, value) in &order.bottle.env {
         if let EnvValue::Ask(question) = value {
+            let file = order.bottle.file.display();
             let answer = here.ui.ask_secret(question).ok_or_else(|| {
                 Failure::usage(
-                    format!("the variable {name} is asked for, and there is no terminal to ask on"),
-                    "run it on a terminal, or take the value from the environment: ${NAME}".to_owned(),
+                    format!("the variable {name} is asked for ({file}), and there is no answer"),
+                    format!("answer on a terminal, or take it from the environment: {name}: ${{{name}}} in the manifest"),
                 )
             })?;
             asked.insert(name.clone(), answer);
@@ -198,7 +215,10 @@ fn agent_env(here: &Here, order: &Order) -> Result<Vec<(String, String)>, Failur
     for (name, value) in &order.bottle.env {
         let secret = credentials::value(name, value, &here.env, &asked).map_err(|error| {
             let file = order.bottle.file.display();
-            Failure::usage(format!("the agent's variable {name} has no value ({file}): {}", chain(&error)), None)
+            Failure::usage(
+                format!("the agent's variable {name} has no value ({file}): {}", chain(&error)),
+                format!("set it, or take {name} out of `env` in the bottle's manifest"),
+            )
         })?;
         env.insert(name.clone(), secret.expose().to_owned());
     }

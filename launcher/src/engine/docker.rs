@@ -98,8 +98,8 @@ impl Docker {
         let text = client.client_version().to_string();
         let api = Api::parse(&text).ok_or_else(|| said(what, Kind::Other, format!("its API version is {text:?}")))?;
         if api < API_MIN {
-            let what = format!("engine too old: API {api}, at least {API_MIN}");
-            return Err(EngineError::new(what, Kind::Other, None));
+            let what = format!("the engine at {address} is too old: its API is {api}, and at least {API_MIN} is needed");
+            return Err(EngineError::new(what, Kind::TooOld, None));
         }
         let inner = Inner {
             client,

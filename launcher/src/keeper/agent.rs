@@ -44,7 +44,14 @@ pub async fn attend<E: Engine>(
     let clock = Clock::start("exec");
     let exec = match shared.engine.exec(&spec).await {
         Ok(exec) => exec,
-        Err(error) => return Outcome::Failed(not_run(&spec, &error)),
+        Err(error) => {
+            if error.kind == Kind::NoProgram
+                && let Err(error) = session.dir.unmark_started()
+            {
+                shared.log.line("keeper", "err", &format!("the bottle's folder cannot be changed: {error}"));
+            }
+            return Outcome::Failed(not_run(&spec.argv, &error));
+        }
     };
     shared.log.line("keeper", "out", &clock.line());
     shared.console.connect(exec.streams.input).await;
@@ -139,20 +146,23 @@ fn spec<E: Engine>(shared: &Shared<E>, charge: &Charge, plan: &Plan, identity: &
     }
 }
 
-fn not_run(spec: &ExecSpec, error: &crate::engine::EngineError) -> Failure {
-    if error.kind == Kind::NoProgram {
-        return no_program(spec, 127);
+/// Why a program did not run in the agent's container, as a shell would say it.
+pub fn not_run(argv: &[String], error: &crate::engine::EngineError) -> Failure {
+    if error.kind != Kind::NoProgram {
+        return Failure::launch(crate::error::chain(error), None);
     }
-    Failure::launch(crate::error::chain(error), None)
-}
-
-fn no_program(spec: &ExecSpec, code: u8) -> Failure {
-    let program = spec.argv.first().map_or("", String::as_str);
-    Failure {
-        exit: Exit::Agent(code),
-        message: format!("the agent's image has no program {program:?} that can be run"),
-        hint: Some("name one that it has after `--`, or use another image".to_owned()),
-    }
+    let program = argv.first().map_or("", String::as_str);
+    let words = error.source.as_ref().map(ToString::to_string).unwrap_or_default();
+    // The engine says no more than that it did not start; the same word covers a working directory that is missing.
+    let (code, message) = if words.contains("permission denied") {
+        (126, format!("the program {program:?} of the agent's image may not be run by its user"))
+    } else if words.contains("executable file not found") || words.contains("no such file or directory") {
+        (127, format!("the agent's image has no program {program:?}"))
+    } else {
+        (126, format!("the program {program:?} cannot be run: {words}"))
+    };
+    let hint = Some("name one that it has after `--`, or use another image".to_owned());
+    Failure { exit: Exit::Agent(code), message, hint }
 }
 
 async fn notice<E: Engine>(shared: &Shared<E>, text: &str) {

@@ -1,7 +1,7 @@
 //! The keeper's side of its socket: one task a client.
 
 use super::Shared;
-use crate::engine::{Chunk, Engine, ExecSpec, Kind};
+use crate::engine::{Chunk, Engine, ExecSpec};
 use crate::exit::Exit;
 use crate::keeper_socket::{Ending, Frame, Hello, Reader, ToClient, ToKeeper, Writer, split};
 use crate::stop::Level;
@@ -123,8 +123,8 @@ async fn exec<E: Engine>(
     let mut exec = match shared.engine.exec(&spec).await {
         Ok(exec) => exec,
         Err(error) => {
-            let exit = if error.kind == Kind::NoProgram { Exit::Agent(127) } else { Exit::Launch };
-            let _ = writer.say(&ended(exit, Some(crate::error::chain(&error)))).await;
+            let failure = super::agent::not_run(&spec.argv, &error);
+            let _ = writer.say(&ended(failure.exit, Some((failure.message, failure.hint)))).await;
             return;
         }
     };
@@ -162,8 +162,9 @@ async fn exec<E: Engine>(
     let _ = writer.say(&ended(exit, None)).await;
 }
 
-fn ended(exit: Exit, error: Option<String>) -> ToClient {
-    ToClient::Ended(Box::new(Ending { exit, error, hint: None, report: None, leftovers: Vec::new() }))
+fn ended(exit: Exit, failed: Option<(String, Option<String>)>) -> ToClient {
+    let (error, hint) = failed.map_or((None, None), |(error, hint)| (Some(error), hint));
+    ToClient::Ended(Box::new(Ending { exit, error, hint, report: None, leftovers: Vec::new() }))
 }
 
 /// The status of an exec whose output has ended; the engine may say it a moment later.

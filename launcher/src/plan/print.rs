@@ -4,7 +4,7 @@ use super::reach::Reach;
 use super::{Action, AgentUser, Plan};
 use crate::engine::NetworkMode;
 use crate::report::Report;
-use crate::ui::clean;
+use crate::ui::{COLUMNS, clean, wrapped};
 use crate::workspace::Survey;
 use std::fmt::Write as _;
 
@@ -14,12 +14,16 @@ const NAMED_MAX: usize = 8;
 /// The plan for people: what is done, in order.
 pub fn text(plan: &Plan) -> String {
     let mut out = format!("bottle {}\n", plan.owner.id);
+    if !plan.reach.engine {
+        let unknown = "no engine answered: subnets are those of an engine without networks, and what only it knows is unknown";
+        let _ = writeln!(out, "{}", wrapped("", unknown, COLUMNS));
+    }
     for (n, stage) in plan.stages.iter().enumerate() {
         let _ = writeln!(out, "\nstage {}: {}", n + 1, stage.name);
         for lane in &stage.lanes {
             for (m, action) in lane.iter().enumerate() {
                 let mark = if m == 0 { "-" } else { " " };
-                let _ = writeln!(out, "  {mark} {}", sentence(action));
+                let _ = writeln!(out, "{}", wrapped(&format!("  {mark} "), &clean(&sentence(action)), COLUMNS));
             }
         }
     }
@@ -30,7 +34,7 @@ pub fn text(plan: &Plan) -> String {
         AgentUser::Added => "agent (1000, added)".to_owned(),
         AgentUser::Unknown => "unknown until the image is there".to_owned(),
     };
-    let _ = writeln!(out, "\nthen: {argv}\n  as {user}");
+    let _ = writeln!(out, "\n{}\n  as {}", wrapped("then: ", &argv, COLUMNS), clean(&user));
     if let Some(workdir) = &session.workdir {
         let _ = writeln!(out, "  in {workdir}");
     }
@@ -84,7 +88,7 @@ pub fn preflight(reach: &Reach, id: &str, survey: Option<&Survey>) -> String {
     let mut out = format!("{}\n{}", format_args!("The bottle {id} gives its agent:"), reach_lines(reach));
     let Some(survey) = survey else { return out };
     let mib = survey.bytes.div_ceil(1 << 20);
-    let _ = write!(out, "\n  {:<14} {} files, {mib} MiB", "", survey.files);
+    let _ = write!(out, "\n{}", row("files", &format!("{}, {mib} MiB", survey.files)));
     named(&mut out, "with secrets?", survey.sensitive.iter().map(ToString::to_string));
     named(&mut out, "left out", survey.left_out.iter().map(|(path, why)| format!("{path} ({why})")));
     out
@@ -93,24 +97,26 @@ pub fn preflight(reach: &Reach, id: &str, survey: Option<&Survey>) -> String {
 fn named(out: &mut String, label: &str, items: impl ExactSizeIterator<Item = String>) {
     let total = items.len();
     for (n, item) in items.take(NAMED_MAX).enumerate() {
-        let label = if n == 0 { label } else { "" };
-        let _ = write!(out, "\n  {label:<14} {}", clean(&item));
+        let _ = write!(out, "\n{}", row(if n == 0 { label } else { "" }, &item));
     }
     if total > NAMED_MAX {
-        let _ = write!(out, "\n  {:<14} and {} more", "", total - NAMED_MAX);
+        let _ = write!(out, "\n{}", row("", &format!("and {} more", total - NAMED_MAX)));
     }
+}
+
+/// A labelled line of a page; what does not fit goes on below its text.
+fn row(label: &str, text: &str) -> String {
+    wrapped(&format!("  {label:<14} "), &clean(text).replace('\n', " "), COLUMNS).trim_end().to_owned()
 }
 
 fn reach_lines(reach: &Reach) -> String {
     let mut lines: Vec<(String, String)> = Vec::new();
     let mut line = |label: &str, text: String| lines.push((label.to_owned(), text));
-    line(
-        "image",
-        match &reach.image_id {
-            Some(id) => format!("{} ({})", reach.image, id.get(..19).unwrap_or(id)),
-            None => format!("{} (not here yet)", reach.image),
-        },
-    );
+    line("image", match &reach.image_id {
+        Some(id) => format!("{} ({})", reach.image, id.get(..19).unwrap_or(id)),
+        None if reach.engine => format!("{} (not here yet)", reach.image),
+        None => format!("{} (unknown without an engine)", reach.image),
+    });
     line("user", reach.user.clone());
     line("hosts", or_nothing(&reach.hosts));
     if !reach.not_inspected.is_empty() {
@@ -137,7 +143,7 @@ fn reach_lines(reach: &Reach) -> String {
     line("limits", reach.limits.clone());
     line("runtime", reach.runtime.clone());
     line("pipelock", reach.pipelock.clone());
-    let rows: Vec<_> = lines.iter().map(|(label, text)| format!("  {label:<14} {}", clean(text))).collect();
+    let rows: Vec<_> = lines.iter().map(|(label, text)| row(label, text)).collect();
     rows.join("\n")
 }
 
@@ -152,19 +158,19 @@ pub fn report(report: &Report, id: &str) -> String {
         let _ = write!(out, ", its agent with status {status}");
     }
     let counted = |(name, count): (&String, &u64)| format!("{} ({count})", clean(name));
-    let mut row = |label: &str, items: Vec<String>| {
+    let mut line = |label: &str, items: Vec<String>| {
         if !items.is_empty() {
             let more = items.len().saturating_sub(NAMED_MAX);
             let shown = items.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
             let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-            let _ = write!(out, "\n  {label:<14} {shown}{more}");
+            let _ = write!(out, "\n{}", row(label, &format!("{shown}{more}")));
         }
     };
-    row("reached", report.reached.iter().map(counted).collect());
-    row("refused", report.denied.iter().map(|(host, (n, _))| format!("{} ({n})", clean(host))).collect());
-    row("credentials", report.credential_uses.iter().map(counted).collect());
+    line("reached", report.reached.iter().map(counted).collect());
+    line("refused", report.denied.iter().map(|(host, (n, _))| format!("{} ({n})", clean(host))).collect());
+    line("credentials", report.credential_uses.iter().map(counted).collect());
     if report.workspace.is_some() {
-        row("the work", vec![format!("launcher diff {id}, launcher take {id}")]);
+        line("the work", vec![format!("launcher diff {id}, launcher take {id}")]);
     }
     out
 }
@@ -178,13 +184,4 @@ fn duration(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_readable() {
-        for (seconds, text) in [(0, "0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")] {
-            assert_eq!(duration(seconds), text);
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Reach {
     /// Where the agent's container comes from.
     pub image: String,
+    /// Did an engine answer? Else what only an engine knows is unknown.
+    pub engine: bool,
     /// Its content address, when the image is there.
     pub image_id: Option<String>,
     /// Whom it runs as, in words.
@@ -68,6 +70,7 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
             ImageSource::Reference(reference) => reference.clone(),
             ImageSource::Dockerfile { path, .. } => format!("built from {}", path.display()),
         },
+        engine: facts.engine.is_some(),
         image_id: facts.agent_image.as_ref().map(|i| i.id.clone()),
         user: bottle.agent.user.clone().unwrap_or_else(|| "the image's, never root".to_owned()),
         hosts: strings(&bottle.egress.allowlist),

@@ -18,6 +18,16 @@ pub(crate) struct HostTree {
     top: OwnedFd,
 }
 
+/// A hold on a directory.
+pub(crate) struct Hold<'a>(&'a HostTree);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a child that another thread is just starting.
+        let _ = fs::flock(&self.0.top, fs::FlockOperation::Unlock);
+    }
+}
+
 /// What stands at a path of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
@@ -126,6 +136,42 @@ impl HostTree {
         let parent = self.parent(path).ok()?;
         let stat = fs::statat(&parent, os(path), AtFlags::SYMLINK_NOFOLLOW).ok()?;
         (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(stat.st_mode & 0o777)
+    }
+
+    /// Holds the directory against other takes; `None`: one is at work in it. Where the file system knows no locks, all
+    /// is as if there were no other.
+    pub(crate) fn hold(&self) -> Option<Hold<'_>> {
+        let locked = fs::flock(&self.top, fs::FlockOperation::NonBlockingLockExclusive);
+        (!matches!(locked, Err(Errno::WOULDBLOCK))).then_some(Hold(self))
+    }
+
+    /// Removes what takes that were killed have left at the top; tells whether there was any. Only for whoever holds
+    /// the directory.
+    pub(crate) fn sweep_staging(&self, prefix: &str) -> Result<bool, WorkspaceError> {
+        let failed = |e: Errno| WorkspaceError::io("remove what a take that was killed has left", e);
+        let number = |name: &[u8]| !name.is_empty() && name.iter().all(u8::is_ascii_digit);
+        let mut swept = false;
+        for entry in fs::Dir::read_from(&self.top).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if !name.strip_prefix(prefix.as_bytes()).is_some_and(number) {
+                continue;
+            }
+            // What is no directory, or holds what no take makes, is somebody else's.
+            let Ok(staging) = open_directory(self.top.as_fd(), name) else { continue };
+            for file in fs::Dir::read_from(&staging).map_err(failed)? {
+                let file = file.map_err(failed)?;
+                if number(file.file_name().to_bytes()) {
+                    fs::unlinkat(&staging, file.file_name(), AtFlags::empty()).map_err(failed)?;
+                }
+            }
+            match fs::unlinkat(&self.top, entry.file_name(), AtFlags::REMOVEDIR) {
+                Ok(()) => swept = true,
+                Err(Errno::NOTEMPTY | Errno::NOENT) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(swept)
     }
 
     /// Makes a directory at the top that is the caller's alone.

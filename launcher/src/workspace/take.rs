@@ -66,6 +66,10 @@ pub fn take(
 ) -> Result<Taken, WorkspaceError> {
     check_id(id)?;
     let host = HostTree::open(workspace)?;
+    let Some(_hold) = host.hold() else {
+        return Err(WorkspaceError::Busy(crate::workspace::printable::line(workspace.as_os_str().as_encoded_bytes())));
+    };
+    host.sweep_staging(STAGING)?;
     let tree = AgentTree::read(archive)?;
     let changes = compare(baseline, &tree);
     let plan = Plan::make(&changes.files, &host)?;
@@ -89,6 +93,13 @@ pub fn take(
     taken.careful = staged.careful.clone();
     apply(&host, &staged, &deeds, &mut taken)?;
     Ok(taken)
+}
+
+/// Removes what takes that were killed have left in a directory; tells whether there was any.
+pub fn sweep_staging(workspace: &Path) -> Result<bool, WorkspaceError> {
+    let host = HostTree::open(workspace)?;
+    let hold = host.hold();
+    if hold.is_some() { host.sweep_staging(STAGING) } else { Ok(false) }
 }
 
 fn check_id(id: &str) -> Result<(), WorkspaceError> {

@@ -145,7 +145,8 @@ fn taken_out(image: &str) -> PathBuf {
     };
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("pipelock-{}", std::process::id()));
     let container = docker(&["create", image]);
-    let copied = std::panic::catch_unwind(|| docker(&["cp", &format!("{container}:/pipelock"), file.to_str().unwrap()]));
+    let copied =
+        std::panic::catch_unwind(|| docker(&["cp", &format!("{container}:/pipelock"), file.to_str().unwrap()]));
     docker(&["rm", &container]);
     copied.unwrap();
     file

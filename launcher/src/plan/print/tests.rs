@@ -1,0 +1,388 @@
+//! Golden pages: what a person is shown, and what a program reads.
+
+use super::*;
+use crate::engine::{EngineFacts, ImageFacts, Owner, Subnet};
+use crate::manifest::{Places, load::load};
+use crate::plan::{Facts, Order, plan};
+use crate::workspace::TreePath;
+use std::collections::BTreeMap;
+
+const PLAIN: &str = "agent:\n  provider: shell\n  image: example/agent:1\negress:\n  allowlist: [crates.example.org]\n";
+
+const ROUTED: &str = "agent:\n  provider: shell\n  image: example/agent:1\n  user: dev\nenv:\n  LEVEL: info\n  \
+    CI_TOKEN: ${CI_TOKEN}\n  PASS: \"?Passphrase\"\negress:\n  allowlist: [a.example.org, b.example.org, c.example.org, \
+    d.example.org, e.example.org]\n  passthrough: [a.example.org]\ncred_proxy:\n  routes:\n    - path: /api/\n      \
+    upstream: https://api.example.org\n      auth_scheme: Bearer\n      token_ref: API_TOKEN\n      allow: [\"GET /v1/**\"]\n\
+    workspace: none\n";
+
+fn order(yaml: &str, workspace: bool) -> Order {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["agents", "bottles"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    std::fs::write(dir.path().join("bottles/dev.md"), format!("---\n{yaml}---\n")).unwrap();
+    std::fs::write(dir.path().join("agents/coder.md"), "---\ndescription: writes code\nbottle: dev\n---\n").unwrap();
+    let places = Places { config: dir.path().to_owned(), repository: None, home: None };
+    let loaded = load(&places, "coder", None).unwrap_or_else(|errors| panic!("{errors}"));
+    let word = |word: &str| word.to_owned();
+    Order {
+        owner: Owner { id: word("coder"), host: word("host"), state: word("state"), agent: word("coder") },
+        agent: loaded.agent,
+        bottle: loaded.bottle,
+        command: Vec::new(),
+        prompt: None,
+        workspace: workspace.then(|| "/home/ada/app".into()),
+        subnet_pool: Subnet::parse("10.213.0.0/16").unwrap(),
+        images: crate::images::references(),
+        attempt: 0,
+    }
+}
+
+fn facts() -> Facts {
+    let engine = EngineFacts {
+        kernel: "6.1.0".to_owned(),
+        networks: BTreeMap::from([("corp".to_owned(), Vec::new())]),
+        ..EngineFacts::default()
+    };
+    let image = ImageFacts {
+        id: format!("sha256:{}", "ab".repeat(32)),
+        entrypoint: vec!["/entry".to_owned()],
+        command: vec!["serve".to_owned(), "\u{1b}[31m".to_owned()],
+        workdir: "/srv".to_owned(),
+        ..ImageFacts::default()
+    };
+    Facts { engine: Some(engine), agent_image: Some(image) }
+}
+
+fn printed(yaml: &str, workspace: bool, facts: &Facts) -> String {
+    text(&plan(&order(yaml, workspace), facts).unwrap())
+}
+
+#[test]
+fn a_plan_without_routes() {
+    insta::assert_snapshot!(printed(PLAIN, true, &facts()), @r"
+    bottle coder
+
+    stage 1: networks
+      - network bottle-coder-internal 10.213.203.208/28 (internal, no address of the
+        host)
+      - network bottle-coder-egress 10.213.203.224/28 (the way out)
+
+    stage 2: containers
+      - container bottle-coder-agent from example/agent:1 at 10.213.203.214 on
+        bottle-coder-internal
+        write the agent's files into bottle-coder-agent
+        copy /home/ada/app into bottle-coder-agent
+        container bottle-coder-wall from bottle/wall:0.1.0 in the network of
+        bottle-coder-agent
+      - container bottle-coder-pipelock from bottle/pipelock:<pinned> on
+        bottle-coder-egress
+        connect bottle-coder-pipelock to bottle-coder-internal at 10.213.203.210
+
+    stage 3: compare
+      - read everything back and compare it with this plan
+
+    stage 4: start
+      - start bottle-coder-agent and wait until agent is ready
+        run bottle-coder-wall to its end
+      - start bottle-coder-pipelock and wait until pipelock is ready
+
+    then: /entry serve \u{1b}[31m
+      as agent (1000, added)
+      in /workspace
+
+      image          example/agent:1 (sha256:abababababab)
+      user           the image's, never root
+      hosts          crates.example.org
+      workspace      a copy of /home/ada/app
+      limits         2 cpus, 4.0 GiB memory, 512 processes, 20.0 GiB disk
+      runtime        the engine's default
+      pipelock       bottle/pipelock:<pinned>
+    ");
+}
+
+#[test]
+fn a_plan_with_routes() {
+    insta::assert_snapshot!(printed(ROUTED, false, &facts()), @r"
+    bottle coder
+
+    stage 1: networks
+      - network bottle-coder-internal 10.213.203.208/28 (internal, no address of the
+        host)
+      - network bottle-coder-egress 10.213.203.224/28 (the way out)
+      - network bottle-coder-routes 10.213.203.240/28 (internal, no address of the
+        host)
+
+    stage 2: containers
+      - container bottle-coder-agent from example/agent:1 at 10.213.203.214 on
+        bottle-coder-internal
+        write the agent's files into bottle-coder-agent
+        container bottle-coder-wall from bottle/wall:0.1.0 in the network of
+        bottle-coder-agent
+      - container bottle-coder-pipelock from bottle/pipelock:<pinned> on
+        bottle-coder-egress
+        connect bottle-coder-pipelock to bottle-coder-internal at 10.213.203.210
+      - container bottle-coder-route-pipelock from bottle/pipelock:<pinned> on
+        bottle-coder-egress
+        connect bottle-coder-route-pipelock to bottle-coder-routes at 10.213.203.242
+      - container bottle-coder-cred-proxy from bottle/cred-proxy:0.1.0 at
+        10.213.203.211 on bottle-coder-internal
+        connect bottle-coder-cred-proxy to bottle-coder-routes at 10.213.203.243
+
+    stage 3: compare
+      - read everything back and compare it with this plan
+
+    stage 4: start
+      - start bottle-coder-agent and wait until agent is ready
+        run bottle-coder-wall to its end
+      - start bottle-coder-pipelock and wait until pipelock is ready
+      - start bottle-coder-route-pipelock and wait until route-pipelock is ready
+      - start bottle-coder-cred-proxy and wait until cred-proxy is ready
+
+    then: /entry serve \u{1b}[31m
+      as dev
+      in /srv
+
+      image          example/agent:1 (sha256:abababababab)
+      user           dev
+      hosts          a.example.org, b.example.org, c.example.org, d.example.org,
+                     e.example.org
+      not inspected  a.example.org
+      route          /api/ -> https://api.example.org (credential: variable
+                     API_TOKEN)
+                     may GET /v1/**
+      holds          CI_TOKEN (from this machine's environment)
+      holds          LEVEL (written in the manifest)
+      holds          PASS (asked for at launch)
+      workspace      nothing
+      limits         2 cpus, 4.0 GiB memory, 512 processes, 20.0 GiB disk
+      runtime        the engine's default
+      pipelock       bottle/pipelock:<pinned>
+    ");
+}
+
+#[test]
+fn a_plan_that_goes_out_by_an_existing_network() {
+    let yaml = PLAIN.replace("egress:\n", "egress:\n  network: corp\n");
+    insta::assert_snapshot!(printed(&yaml, false, &facts()), @r"
+    bottle coder
+
+    stage 1: networks
+      - network bottle-coder-internal 10.213.203.208/28 (internal, no address of the
+        host)
+
+    stage 2: containers
+      - container bottle-coder-agent from example/agent:1 at 10.213.203.214 on
+        bottle-coder-internal
+        write the agent's files into bottle-coder-agent
+        container bottle-coder-wall from bottle/wall:0.1.0 in the network of
+        bottle-coder-agent
+      - container bottle-coder-pipelock from bottle/pipelock:<pinned> on corp
+        connect bottle-coder-pipelock to bottle-coder-internal at 10.213.203.210
+
+    stage 3: compare
+      - read everything back and compare it with this plan
+
+    stage 4: start
+      - start bottle-coder-agent and wait until agent is ready
+        run bottle-coder-wall to its end
+      - start bottle-coder-pipelock and wait until pipelock is ready
+
+    then: /entry serve \u{1b}[31m
+      as agent (1000, added)
+      in /srv
+
+      image          example/agent:1 (sha256:abababababab)
+      user           the image's, never root
+      hosts          crates.example.org
+      goes out by    the engine's network corp
+      workspace      nothing
+      limits         2 cpus, 4.0 GiB memory, 512 processes, 20.0 GiB disk
+      runtime        the engine's default
+      pipelock       bottle/pipelock:<pinned>
+    ");
+}
+
+#[test]
+fn a_plan_without_an_engine_says_what_is_unknown() {
+    insta::assert_snapshot!(printed(PLAIN, true, &Facts::default()), @"
+    bottle coder
+    no engine answered: subnets are those of an engine without networks, and what
+    only it knows is unknown
+
+    stage 1: networks
+      - network bottle-coder-internal 10.213.203.208/28 (internal, no address of the
+        host)
+      - network bottle-coder-egress 10.213.203.224/28 (the way out)
+
+    stage 2: containers
+      - container bottle-coder-agent from example/agent:1 at 10.213.203.214 on
+        bottle-coder-internal
+        write the agent's files into bottle-coder-agent
+        copy /home/ada/app into bottle-coder-agent
+        container bottle-coder-wall from bottle/wall:0.1.0 in the network of
+        bottle-coder-agent
+      - container bottle-coder-pipelock from bottle/pipelock:<pinned> on
+        bottle-coder-egress
+        connect bottle-coder-pipelock to bottle-coder-internal at 10.213.203.210
+
+    stage 3: compare
+      - read everything back and compare it with this plan
+
+    stage 4: start
+      - start bottle-coder-agent and wait until agent is ready
+        run bottle-coder-wall to its end
+      - start bottle-coder-pipelock and wait until pipelock is ready
+
+    then: the image's own program
+      as unknown until the image is there
+      in /workspace
+
+      image          example/agent:1 (unknown without an engine)
+      user           the image's, never root
+      hosts          crates.example.org
+      workspace      a copy of /home/ada/app
+      limits         2 cpus, 4.0 GiB memory, 512 processes, 20.0 GiB disk
+      runtime        unknown without an engine
+      pipelock       bottle/pipelock:<pinned>
+    ");
+}
+
+#[test]
+fn the_preflight_is_a_page() {
+    let order = order(ROUTED, true);
+    let path = |p: &str| TreePath::parse(p.as_bytes()).unwrap();
+    let survey = Survey {
+        files: 1234,
+        bytes: 5 << 20,
+        left_out: vec![("run/app.sock".to_owned(), "a socket".to_owned())],
+        sensitive: (0..10).map(|n| path(&format!("deploy/{n}/.env"))).collect(),
+    };
+    let reach = super::super::reach::reach(&order, &facts());
+    insta::assert_snapshot!(preflight(&reach, "coder", Some(&survey)), @"
+    The bottle coder gives its agent:
+      image          example/agent:1 (sha256:abababababab)
+      user           dev
+      hosts          a.example.org, b.example.org, c.example.org, d.example.org,
+                     e.example.org
+      not inspected  a.example.org
+      route          /api/ -> https://api.example.org (credential: variable
+                     API_TOKEN)
+                     may GET /v1/**
+      holds          CI_TOKEN (from this machine's environment)
+      holds          LEVEL (written in the manifest)
+      holds          PASS (asked for at launch)
+      workspace      a copy of /home/ada/app
+      limits         2 cpus, 4.0 GiB memory, 512 processes, 20.0 GiB disk
+      runtime        the engine's default
+      pipelock       bottle/pipelock:<pinned>
+      files          1234, 5 MiB
+      with secrets?  deploy/0/.env
+                     deploy/1/.env
+                     deploy/2/.env
+                     deploy/3/.env
+                     deploy/4/.env
+                     deploy/5/.env
+                     deploy/6/.env
+                     deploy/7/.env
+                     and 2 more
+      left out       run/app.sock (a socket)
+    ");
+}
+
+#[test]
+fn the_report_is_a_page() {
+    let mut report = Report { seconds: 754, agent_status: Some(3), workspace: Some("/x".to_owned()), ..Report::default() };
+    insta::assert_snapshot!(super::report(&report, "coder"), @"
+    bottle coder ended after 12 min 34 s, its agent with status 3
+      the work       launcher diff coder, launcher take coder
+    ");
+    report.agent_status = None;
+    for n in 0..12 {
+        report.reached.insert(format!("host-{n}.example.org"), n + 1);
+    }
+    report.denied.insert("evil\u{1b}[2J.example".to_owned(), (3, "domain not in allowlist".to_owned()));
+    report.credential_uses.insert("/api/".to_owned(), 7);
+    insta::assert_snapshot!(super::report(&report, "coder"), @r"
+    bottle coder ended after 12 min 34 s
+      reached        host-0.example.org (1), host-1.example.org (2),
+                     host-10.example.org (11), host-11.example.org (12),
+                     host-2.example.org (3), host-3.example.org (4),
+                     host-4.example.org (5), host-5.example.org (6), and 4 more
+      refused        evil\u{1b}[2J.example (3)
+      credentials    /api/ (7)
+      the work       launcher diff coder, launcher take coder
+    ");
+}
+
+#[test]
+fn no_line_of_a_page_is_wider_than_a_terminal() {
+    for page in [printed(ROUTED, true, &facts()), printed(PLAIN, true, &Facts::default())] {
+        for line in page.lines() {
+            assert!(line.chars().count() <= COLUMNS, "{line}");
+        }
+    }
+}
+
+#[test]
+fn json_is_stable_parses_and_holds_no_value() {
+    let order = order(ROUTED, true);
+    let plan = plan(&order, &facts()).unwrap();
+    let printed = json(&plan);
+    assert_eq!(printed, json(&super::super::plan(&order, &facts()).unwrap()));
+    let value: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+    insta::assert_snapshot!(keys.join(" "), @"addresses cred_proxy owner pipelock reach route_pipelock session stages");
+    insta::assert_snapshot!(format!("{:#}", value["session"]), @r#"
+    {
+      "argv": [
+        "/entry",
+        "serve",
+        "\u001b[31m"
+      ],
+      "container": "bottle-coder-agent",
+      "env": {
+        "CI_TOKEN": {
+          "host": "CI_TOKEN"
+        },
+        "LEVEL": {
+          "literal": "[redacted]"
+        },
+        "PASS": {
+          "ask": "Passphrase"
+        }
+      },
+      "headless": false,
+      "user": {
+        "of-image": "dev"
+      },
+      "workdir": "/workspace"
+    }
+    "#);
+    insta::assert_snapshot!(format!("{:#}", value["addresses"]), @r#"
+    {
+      "agent": "10.213.203.214",
+      "cred_proxy": "10.213.203.211",
+      "cred_proxy_routes": "10.213.203.243",
+      "egress": "10.213.203.224/28",
+      "git_gate": "10.213.203.212",
+      "internal": "10.213.203.208/28",
+      "pipelock": "10.213.203.210",
+      "route_pipelock": "10.213.203.242",
+      "routes": "10.213.203.240/28",
+      "supervise": "10.213.203.213"
+    }
+    "#);
+    assert!(!printed.contains("\"info\""), "a literal value is shown");
+    // A plan that was not redacted reads back as what it was.
+    let mut plain = plan.clone();
+    plain.session.env.clear();
+    assert_eq!(serde_json::from_str::<Plan>(&json(&plain)).unwrap(), plain);
+}
+
+#[test]
+fn durations_are_readable() {
+    for (seconds, text) in [(0, "0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")] {
+        assert_eq!(duration(seconds), text);
+    }
+}
