@@ -37,7 +37,7 @@ pub struct Charge {
     pub order: Order,
     /// Must the id be just this one?
     pub pinned: bool,
-    /// The engine, as DOCKER_HOST says it.
+    /// The engine, as DOCKER_HOST would say it.
     pub engine: Option<String>,
     /// The agent's image.
     pub image: String,

@@ -1,6 +1,6 @@
 //! Files between the host and a container: archives stream in and out, and nothing is ever unpacked on the host here.
 
-use crate::engine::{Chunk, Engine, EngineError};
+use crate::engine::{Chunk, Engine, EngineError, Kind};
 use crate::plan::agent::WORKSPACE;
 use crate::plan::provision::Identity;
 use crate::state::BottleDir;
@@ -140,9 +140,12 @@ impl<E: Engine> Saver for Home<'_, E> {
         }
         // An agent that still writes would save a torn state; one that does not end is read all the same.
         let _ = tokio::time::timeout(END_WITHIN, self.engine.wait_exit(container)).await;
-        let archive = self.engine.get(container, WORKSPACE).await.map_err(|e| crate::error::chain(&e))?;
-        let Some(archive) = archive else {
-            return Ok(());
+        let archive = match self.engine.get(container, WORKSPACE).await {
+            Ok(Some(archive)) => archive,
+            Ok(None) => return Ok(()),
+            // Taken back already, by a keeper that died before it could say so.
+            Err(error) if error.kind == Kind::NotFound => return Ok(()),
+            Err(error) => return Err(crate::error::chain(&error)),
         };
         (self.progress)("saving the workspace");
         let to = self.dir.workspace();

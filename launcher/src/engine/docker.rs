@@ -114,6 +114,11 @@ impl Docker {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Where it is, as `DOCKER_HOST` would say it.
+    pub fn address(&self) -> &Address {
+        &self.inner.address
+    }
+
     /// Takes a name off an image, and the image away when it was the last; no such image is success.
     pub async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         let (inner, reference) = (self.inner.clone(), reference.to_owned());
