@@ -2,7 +2,7 @@
 //! what the keeper says in between.
 
 use crate::exit::Exit;
-use crate::keeper_socket::{Ending, Frame, Reader, ToClient, ToKeeper, Writer};
+use crate::keeper_socket::{Ending, Frame, INPUT_UNDER_WAY_MAX, Reader, ToClient, ToKeeper, Writer};
 use crate::signals::Signals;
 use crate::ui::Ui;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
@@ -13,6 +13,13 @@ use tokio::sync::mpsc;
 const LET_GO: [u8; 2] = [0x10, 0x11];
 /// Bytes read at once from the terminal.
 const PIECE_BYTES: usize = 8 << 10;
+
+/// Words that may wait beside the input.
+const WORDS_WAITING: usize = 64;
+/// Pieces of output that may wait to be printed.
+const PIECES_WAITING: usize = 16;
+/// How long the last words to a keeper may take.
+const LAST_WORDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// How a client's part ended.
 #[derive(Debug)]
@@ -70,101 +77,179 @@ impl Drop for Raw {
     }
 }
 
-/// Stays with the keeper until one of the two goes.
-pub async fn stay(
-    mut reader: Reader,
-    mut writer: Writer,
-    part: Part,
-    tty: bool,
-    forward_input: bool,
-    ui: Ui,
-) -> Parted {
-    let mut raw = None;
-    let mut keys = None;
+/// Stays with the keeper until one of the two goes. Nothing in here waits for the terminal, a pipe or the keeper without
+/// hearing signals as well: what reads our output may have stopped, and the agent may read none of our input.
+pub async fn stay(mut reader: Reader, writer: Writer, part: Part, tty: bool, forward_input: bool, ui: Ui) -> Parted {
+    let (outbox, queue) = mpsc::channel(INPUT_UNDER_WAY_MAX + WORDS_WAITING);
+    let mut sending = tokio::spawn(send(writer, queue));
+    let (printer, mut printed) = Printer::start();
+    let mut screen = Screen { ui, raw: None, tty };
+    let mut keys = Keyboard::default();
     let mut signals = Signals::take();
     let mut resized = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change()).ok();
     let mut raised = 0;
     // An exec and an attach begin at once; an owner's agent begins when the keeper says so.
     if part == Part::Guest {
-        (raw, keys) = begin(tty, forward_input);
+        screen.begin();
+        keys.begin(forward_input, tty);
     }
-    loop {
+    let parted = loop {
         tokio::select! {
-            frame = reader.next::<ToClient>() => match frame {
-                Ok(Some(Frame::Data(bytes))) => show(&mut std::io::stdout(), &bytes),
-                Ok(Some(Frame::ErrorData(bytes))) => show(&mut std::io::stderr(), &bytes),
+            (frame, room) = arrived(&mut reader, &printer) => match frame {
+                Ok(Some(Frame::Data(bytes))) => room.print(Piece::Out(bytes)),
+                Ok(Some(Frame::ErrorData(bytes))) => room.print(Piece::Err(bytes)),
                 Ok(Some(Frame::Words(words))) => match words {
-                    ToClient::Progress { text } => if raw.is_none() { ui.progress(&text) },
-                    ToClient::Notice { text } => notice(ui, raw.is_some(), &text),
+                    ToClient::Progress { text } => screen.progress(&text),
+                    ToClient::Notice { text } => screen.notice(&text),
+                    ToClient::Taken => keys.under_way = keys.under_way.saturating_sub(1),
                     ToClient::Started if part == Part::Starter => {
-                        ui.wipe();
                         // If the keeper is gone by now, the next command says so.
-                        let _ = writer.say(&ToKeeper::Detach).await;
-                        return Parted::LetGo;
+                        let _ = outbox.try_send(Frame::Words(ToKeeper::Detach));
+                        break Parted::LetGo;
                     }
                     ToClient::Started => {
                         ui.wipe();
                         if part == Part::Owner {
-                            (raw, keys) = begin(tty, forward_input);
+                            screen.begin();
+                            keys.begin(forward_input, tty);
                         }
                     }
-                    ToClient::Ended(ending) => {
-                        drop(raw);
-                        ui.wipe();
-                        return Parted::Ended(ending);
-                    }
-                    ToClient::Refused { reason } => return Parted::Refused(reason),
+                    ToClient::Ended(ending) => break Parted::Ended(ending),
+                    ToClient::Refused { reason } => break Parted::Refused(reason),
                     ToClient::Status(_) => {}
                 },
-                Ok(None) | Err(_) => {
-                    drop(raw);
-                    ui.wipe();
-                    return Parted::KeeperLost;
-                }
+                Ok(None) | Err(_) => break Parted::KeeperLost,
             },
-            typed = typed(&mut keys) => match typed {
+            typed = keys.next() => match typed {
                 Typed::Bytes(bytes) => {
-                    if writer.send::<ToKeeper>(&Frame::Data(bytes)).await.is_err() {
-                        keys = None;
-                    }
+                    keys.under_way += 1;
+                    let _ = outbox.try_send(Frame::Data(bytes));
                 }
-                Typed::LetGo if tty => {
-                    let _ = writer.say(&ToKeeper::Detach).await;
-                    drop(raw);
-                    return Parted::LetGo;
+                Typed::LetGo => {
+                    let _ = outbox.try_send(Frame::Words(ToKeeper::Detach));
+                    break Parted::LetGo;
                 }
-                Typed::LetGo => {}
                 Typed::End => {
-                    keys = None;
-                    let _ = writer.say(&ToKeeper::InputEnd).await;
+                    let _ = outbox.try_send(Frame::Words(ToKeeper::InputEnd));
                 }
             },
             () = window(&mut resized), if tty => {
                 if let Some(size) = terminal() {
-                    let _ = writer.say(&ToKeeper::Resize { size }).await;
+                    let _ = outbox.try_send(Frame::Words(ToKeeper::Resize { size }));
                 }
             }
             () = signals.next() => {
                 raised += 1;
                 match part {
-                    Part::Guest | Part::Waiter => return Parted::LetGo,
+                    Part::Guest | Part::Waiter => break Parted::LetGo,
                     Part::Owner | Part::Starter if raised < 3 => {
-                        let _ = writer.say(&ToKeeper::Stop).await;
-                        notice(ui, raw.is_some(), if raised == 1 { "stopping (once more: at once)" } else { "stopping at once" });
+                        let _ = outbox.try_send(Frame::Words(ToKeeper::Stop));
+                        screen.notice(if raised == 1 { "stopping (once more: at once)" } else { "stopping at once" });
                     }
-                    Part::Owner | Part::Starter => {
-                        drop(raw);
-                        return Parted::Out;
-                    }
+                    Part::Owner | Part::Starter => break Parted::Out,
                 }
             }
+        }
+    };
+    drop(outbox);
+    drop(printer);
+    if !matches!(parted, Parted::Out) {
+        // What was said last is on its way to the keeper and to whoever reads us; a signal is an end to that as well.
+        let rest = async {
+            if matches!(parted, Parted::LetGo) {
+                let _ = tokio::time::timeout(LAST_WORDS_WITHIN, &mut sending).await;
+            }
+            let _ = printed.recv().await;
+        };
+        tokio::select! {
+            () = rest => {}
+            () = signals.next() => {}
+        }
+    }
+    drop(screen);
+    ui.wipe();
+    parted
+}
+
+/// The next frame, once there is room to print it.
+async fn arrived<'p>(
+    reader: &mut Reader,
+    printer: &'p Printer,
+) -> (std::io::Result<Option<Frame<ToClient>>>, Room<'p>) {
+    match printer.0.reserve().await {
+        Ok(permit) => (reader.next::<ToClient>().await, Room(permit)),
+        // The printer ends only with its sender.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Writes to the keeper until there is nothing more to write.
+async fn send(mut writer: Writer, mut queue: mpsc::Receiver<Frame<ToKeeper>>) {
+    while let Some(frame) = queue.recv().await {
+        if writer.send(&frame).await.is_err() {
+            // The keeper has gone; the reader finds out.
+            return;
         }
     }
 }
 
-fn begin(tty: bool, forward_input: bool) -> (Option<Raw>, Option<mpsc::Receiver<Typed>>) {
-    let raw = if tty { Raw::enter() } else { None };
-    (raw, forward_input.then(|| read_input(tty)))
+/// What a person sees of it: raw mode while it lasts, and words in between.
+struct Screen {
+    ui: Ui,
+    raw: Option<Raw>,
+    tty: bool,
+}
+
+impl Screen {
+    fn begin(&mut self) {
+        self.raw = if self.tty { Raw::enter() } else { None };
+    }
+
+    fn progress(&self, text: &str) {
+        if self.raw.is_none() {
+            self.ui.progress(text);
+        }
+    }
+
+    fn notice(&self, text: &str) {
+        notice(self.ui, self.raw.is_some(), text);
+    }
+}
+
+/// A piece of output.
+enum Piece {
+    Out(bytes::Bytes),
+    Err(bytes::Bytes),
+}
+
+/// Prints on a plain thread: a pipe that nobody reads stops it, and nothing else.
+struct Printer(mpsc::Sender<Piece>);
+
+/// Room for one piece.
+struct Room<'p>(mpsc::Permit<'p, Piece>);
+
+impl Printer {
+    /// The receiver ends when everything is printed.
+    fn start() -> (Self, mpsc::Receiver<()>) {
+        let (sender, mut pieces) = mpsc::channel(PIECES_WAITING);
+        let (done, printed) = mpsc::channel::<()>(1);
+        std::thread::spawn(move || {
+            while let Some(piece) = pieces.blocking_recv() {
+                match piece {
+                    Piece::Out(bytes) => show(&mut std::io::stdout(), &bytes),
+                    Piece::Err(bytes) => show(&mut std::io::stderr(), &bytes),
+                }
+            }
+            drop(done);
+        });
+        (Self(sender), printed)
+    }
+}
+
+impl Room<'_> {
+    fn print(self, piece: Piece) {
+        self.0.send(piece);
+    }
 }
 
 /// What comes from standard input.
@@ -175,10 +260,30 @@ enum Typed {
     End,
 }
 
-async fn typed(keys: &mut Option<mpsc::Receiver<Typed>>) -> Typed {
-    match keys {
-        Some(keys) => keys.recv().await.unwrap_or(Typed::End),
-        None => std::future::pending().await,
+/// Standard input, once it is read, and how much of it is under way to the program.
+#[derive(Default)]
+struct Keyboard {
+    keys: Option<mpsc::Receiver<Typed>>,
+    under_way: usize,
+}
+
+impl Keyboard {
+    fn begin(&mut self, forward_input: bool, tty: bool) {
+        self.keys = forward_input.then(|| read_input(tty));
+    }
+
+    /// What is typed next; nothing while the program has not taken enough of what was typed before.
+    async fn next(&mut self) -> Typed {
+        match &mut self.keys {
+            Some(keys) if self.under_way < INPUT_UNDER_WAY_MAX => {
+                let typed = keys.recv().await.unwrap_or(Typed::End);
+                if typed == Typed::End {
+                    self.keys = None;
+                }
+                typed
+            }
+            Some(_) | None => std::future::pending().await,
+        }
     }
 }
 

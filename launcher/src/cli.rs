@@ -16,8 +16,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start an agent in a bottle, and stay with it until it ends
-    #[command(override_usage = "launcher run <AGENT> [OPTIONS] [-- CMD...]", after_help = "Examples:\n  launcher run coder\n  launcher run coder --bottle dev -- bash\n  \
-                            launcher run coder --headless --prompt 'fix the tests' --yes\n  launcher run coder --dry-run")]
+    #[command(
+        override_usage = "launcher run <AGENT> [OPTIONS] [-- CMD...]",
+        after_help = "Examples:\n  launcher run coder\n  launcher run coder --bottle dev -- bash\n  \
+                            launcher run coder --headless --prompt 'fix the tests' --yes\n  launcher run coder --dry-run"
+    )]
     Run(Run),
     /// List the bottles that are running
     Ps(Ps),

@@ -31,7 +31,9 @@ impl From<crate::engine::EngineError> for Failure {
             crate::engine::Kind::Unreachable => {
                 Some("start Docker, or set DOCKER_HOST to an engine that answers".to_owned())
             }
-            crate::engine::Kind::TooOld => Some("update Docker to 20.10 or later, or set DOCKER_HOST to a newer engine".to_owned()),
+            crate::engine::Kind::TooOld => {
+                Some("update Docker to 20.10 or later, or set DOCKER_HOST to a newer engine".to_owned())
+            }
             crate::engine::Kind::NotFound
             | crate::engine::Kind::Conflict
             | crate::engine::Kind::Overlap

@@ -41,7 +41,7 @@ pub struct Charge {
     pub order: Order,
     /// Must the id be just this one?
     pub pinned: bool,
-    /// The engine, as DOCKER_HOST says it.
+    /// The engine, as DOCKER_HOST would say it.
     pub engine: Option<String>,
     /// The agent's image.
     pub image: String,
@@ -232,9 +232,10 @@ pub async fn keep<E: Engine>(shared: &Arc<Shared<E>>, charge: &mut Charge, sessi
 
 fn failure(error: &LaunchError) -> Failure {
     let hint = match error {
-        LaunchError::Different(_) => {
-            Some("the engine may be too old, or lack an option that a bottle needs: see README, "Linux, Docker Engine"".to_owned())
-        }
+        LaunchError::Different(_) => Some(
+            "the engine may be too old, or lack an option that a bottle needs: the README says what is needed"
+                .to_owned(),
+        ),
         LaunchError::Once { .. } => Some("the wall needs nftables in the engine's kernel".to_owned()),
         LaunchError::Provision(ProvisionError::NoUser(_)) => {
             Some("name one that it has as `agent.user` in the bottle's manifest, or say `user: auto`".to_owned())

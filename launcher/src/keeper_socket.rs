@@ -17,6 +17,10 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 /// A frame is never longer.
 const FRAME_BYTES_MAX: usize = 4 << 20;
 
+/// Pieces of input that a client may send before the keeper says that one is [`ToClient::Taken`]: an agent that reads
+/// nothing must not keep the keeper from hearing what else the client says, or that it has gone.
+pub const INPUT_UNDER_WAY_MAX: usize = 16;
+
 /// What a client says first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "hello", rename_all = "kebab-case")]
@@ -75,6 +79,8 @@ pub enum ToClient {
     },
     /// The agent runs.
     Started,
+    /// A piece of input has been handed on.
+    Taken,
     /// Something a person should know, such as a sidecar that died.
     Notice {
         /// In words.

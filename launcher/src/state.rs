@@ -7,15 +7,21 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How often a folder is made that a sweep takes away in the same moment.
-const CLAIMS: usize = 5;
 /// The list of what an agent was given is never larger: two million paths of a workspace.
 const BASELINE_BYTES_MAX: u64 = 2 << 30;
 /// Our own small files are never larger.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The file whose lock says that a keeper lives.
+const LOCK: &str = "lock";
+/// What a folder's name begins with before it has its own; no id begins like that.
+const CLAIM: &str = ".claim-";
+/// What a folder's name begins with while it is removed.
+const GONE: &str = ".gone-";
 
 /// The state directory of one operator: `$XDG_STATE_HOME/bottle`.
 #[derive(Debug, Clone)]
@@ -52,7 +58,7 @@ pub struct Metadata {
     pub workspace: Option<PathBuf>,
     /// The agent's image.
     pub image: String,
-    /// The engine, as DOCKER_HOST says it; `None`: the default.
+    /// The engine it is on, as DOCKER_HOST would say it; `None`: not known.
     pub engine: Option<String>,
     /// When it was launched (RFC 3339).
     pub started: String,
@@ -108,20 +114,33 @@ impl StateRoot {
     }
 
     /// Makes a new bottle's folder and takes its lock. `None`: the id is taken.
+    ///
+    /// The folder appears under its name with its lock held: a sweep or a look at the same moment never sees one that
+    /// nobody holds.
     pub fn claim(&self, id: &str) -> io::Result<Option<Session>> {
-        let dir = self.dir(id);
-        for _ in 0..CLAIMS {
-            match DirBuilder::new().mode(0o700).create(&dir.path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-                Err(error) => return Err(error),
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let hidden = self.path.join(format!("{CLAIM}{}-{number}", std::process::id()));
+        // What a process of the same number left when it was killed on these lines: it holds nothing.
+        let _ = std::fs::remove_dir_all(&hidden);
+        DirBuilder::new().mode(0o700).create(&hidden)?;
+        match Self::claim_as(&hidden, &self.path.join(id)) {
+            Ok(lock) => Ok(Some(Session { dir: self.dir(id), _lock: lock })),
+            Err(error) => {
+                // Empty but for the lock; what cannot be removed now is removed by a later claim.
+                let _ = std::fs::remove_dir_all(&hidden);
+                let taken = matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists);
+                if taken { Ok(None) } else { Err(error) }
             }
-            if let Some(session) = dir.lock()? {
-                return Ok(Some(session));
-            }
-            // A sweep took the empty folder for a dead keeper's, and removed it between the two steps.
         }
-        Ok(None)
+    }
+
+    fn claim_as(hidden: &Path, named: &Path) -> io::Result<File> {
+        let lock = private().create_new(true).open(hidden.join(LOCK))?;
+        lock.try_lock().map_err(io::Error::from)?;
+        // Over a folder with anything in it a rename fails, and every bottle's folder has its lock in it.
+        std::fs::rename(hidden, named)?;
+        Ok(lock)
     }
 }
 
@@ -158,15 +177,16 @@ impl BottleDir {
 
     /// Takes the lock. `None`: a keeper lives, or somebody sweeps, or the folder has just gone.
     pub fn lock(&self) -> io::Result<Option<Session>> {
-        let file = private().create(true).truncate(false).open(self.path.join("lock"));
-        let file = match file {
+        let path = self.path.join(LOCK);
+        let file = match private().create(true).truncate(false).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         match file.try_lock() {
-            // The folder may have been swept away between the two lines above; a lock on a file nobody sees holds nothing.
-            Ok(()) if self.path.join("lock").exists() => Ok(Some(Session { dir: self.clone(), _lock: file })),
+            // The folder may have been swept away between the two lines above, and even be another bottle's by now; a
+            // lock on a file that nobody sees holds nothing.
+            Ok(()) if is_still(&file, &path) => Ok(Some(Session { dir: self.clone(), _lock: file })),
             Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -174,7 +194,7 @@ impl BottleDir {
 
     /// Does its keeper live?
     pub fn is_living(&self) -> bool {
-        matches!(self.lock(), Ok(None)) && self.path.join("lock").exists()
+        matches!(self.lock(), Ok(None)) && self.path.join(LOCK).exists()
     }
 
     /// Notes that the agent is about to run: from here on its container holds work.
@@ -239,9 +259,12 @@ impl BottleDir {
         Ok(())
     }
 
-    /// Removes the folder and what is in it. Only for a bottle that holds no work.
+    /// Removes the folder and what is in it. Only for a bottle that holds no work, and for who holds its lock: it goes
+    /// from its name at once, so that nobody meets half of it.
     pub fn remove(&self) -> io::Result<()> {
-        std::fs::remove_dir_all(&self.path)
+        let hidden = self.path.with_file_name(format!("{GONE}{}-{}", self.id, std::process::id()));
+        std::fs::rename(&self.path, &hidden)?;
+        std::fs::remove_dir_all(&hidden)
     }
 }
 
@@ -288,6 +311,14 @@ pub fn candidates(agent: &str) -> impl Iterator<Item = String> + '_ {
 pub fn host_hash() -> String {
     let id = std::fs::read("/etc/machine-id").or_else(|_| std::fs::read("/proc/sys/kernel/hostname"));
     short_hash(&id.unwrap_or_default())
+}
+
+/// Is this open file the one that the path names?
+fn is_still(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        (Ok(_) | Err(_), _) => false,
+    }
 }
 
 fn short_hash(bytes: &[u8]) -> String {
@@ -354,7 +385,8 @@ mod tests {
         let path = session.dir.path();
         std::fs::create_dir_all(path.join("objects.123.tmp/pack")).unwrap();
         std::fs::create_dir(path.join("objects.x.tmp")).unwrap();
-        for name in ["objects.123.tmp/pack/x", "workspace.tar.zst.77.new", "metadata.new", "workspace.tar.zst", "news"] {
+        for name in ["objects.123.tmp/pack/x", "workspace.tar.zst.77.new", "metadata.new", "workspace.tar.zst", "news"]
+        {
             std::fs::write(path.join(name), "x").unwrap();
         }
         session.sweep_stale().unwrap();
@@ -362,6 +394,46 @@ mod tests {
             std::fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
         assert_eq!(left, ["lock", "news", "objects.x.tmp", "workspace.tar.zst"]);
+    }
+
+    #[test]
+    fn a_claim_and_a_sweep_at_the_same_moment_never_meet_half_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path());
+        let rounds = 200;
+        std::thread::scope(|scope| {
+            let sweeping = scope.spawn(|| {
+                let mut swept = 0;
+                while swept < rounds {
+                    if let Some(dead) = root.dir("coder").lock().unwrap() {
+                        dead.dir.remove().unwrap();
+                        swept += 1;
+                    }
+                }
+            });
+            while !sweeping.is_finished() {
+                // Dropped at once: a keeper that died as soon as it had its name.
+                if let Some(claimed) = root.claim("coder").unwrap() {
+                    assert!(root.dir("coder").is_living());
+                    drop(claimed);
+                }
+            }
+        });
+        let left: Vec<_> = std::fs::read_dir(&root.path).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.len() <= 1, "{left:?}");
+    }
+
+    #[test]
+    fn a_lock_on_a_file_that_was_swept_away_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path());
+        drop(root.claim("coder").unwrap().expect("it is free"));
+        let old = private().open(root.dir("coder").path().join(LOCK)).unwrap();
+        root.dir("coder").lock().unwrap().expect("nobody holds it").dir.remove().unwrap();
+        let path = root.dir("coder").path().join(LOCK);
+        assert!(!is_still(&old, &path));
+        let _another = root.claim("coder").unwrap().expect("the name is free again");
+        assert!(!is_still(&old, &path), "it is another bottle's by now");
     }
 
     #[test]

@@ -158,9 +158,7 @@ fn typed_line(keys: &mut impl std::io::Read) -> Option<cred_proxy::Secret> {
             // Ctrl-C, Ctrl-D, Ctrl-\.
             [0x03 | 0x04 | 0x1c] => return None,
             // Backspace takes a character, not a byte; Ctrl-U takes all.
-            [0x08 | 0x7f] => {
-                while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
-            }
+            [0x08 | 0x7f] => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
             [0x15] => line.clear(),
             [byte] => line.push(byte),
         }

@@ -246,7 +246,7 @@ async fn the_death_of_a_keeper_leaves_nothing_once_the_next_command_has_swept() 
         }
         let _ = kept.await;
         trial.engine.on_call(|_, _| {});
-        cleanup::sweep_quietly(&trial.here(), &trial.engine).await.unwrap();
+        cleanup::sweep_all(&trial.here(), &trial.engine, "the engine in memory").await.unwrap();
         trial.assert_clean(&what);
     }
 }

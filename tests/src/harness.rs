@@ -23,10 +23,14 @@
 
 pub use bottle::{Bottle, Run};
 pub use output::{Output, wait_until};
+pub use process::{finish, is_alive, signal};
 pub use site::Site;
+pub use terminal::Terminal;
 pub use world::World;
 
 mod bottle;
 mod output;
+mod process;
 mod site;
+mod terminal;
 mod world;

@@ -2,14 +2,19 @@
 
 use super::Here;
 use crate::cli::Cleanup;
-use crate::engine::Engine;
-use crate::error::Failure;
+use crate::engine::{Engine, docker::Docker};
+use crate::error::{Failure, chain};
 use crate::exit::Exit;
+use crate::plan::Undo;
 use crate::state::{self, Session, StateRoot};
 use crate::sweep::sweep;
 use crate::transfer::Home;
-use crate::undo::UndoStack;
+use crate::undo::{Leftover, UndoStack};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long the engine may still be busy with what a keeper asked for before it was killed in the middle of a launch.
+const LATE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a sweep did.
 #[derive(Debug, Default)]
@@ -20,6 +25,8 @@ pub struct Swept {
     pub leftovers: Vec<String>,
     /// Objects with our labels that no plan here names.
     pub strangers: Vec<String>,
+    /// Dead bottles that are on another engine: id and engine.
+    pub elsewhere: Vec<(String, String)>,
 }
 
 /// Takes back, and says what it did.
@@ -29,7 +36,20 @@ pub async fn cleanup(here: &Here, args: &Cleanup) -> Result<Exit, Failure> {
     }
     sweep_workspaces(here)?;
     let engine = here.engine().await?;
-    let swept = sweep_all(here, &engine).await?;
+    let mut swept = sweep_all(here, &engine, &engine.address().to_string()).await?;
+    // Where a bottle was launched, there it is taken back, whatever DOCKER_HOST says now.
+    let names: BTreeSet<_> = std::mem::take(&mut swept.elsewhere).into_iter().map(|(_, name)| name).collect();
+    for name in names {
+        match Docker::connect(Some(&name), crate::plan::seccomp::profile).await {
+            Ok(other) => {
+                let there = sweep_all(here, &other, &name).await?;
+                swept.bottles.extend(there.bottles);
+                swept.leftovers.extend(there.leftovers);
+                swept.strangers.extend(there.strangers);
+            }
+            Err(error) => swept.leftovers.push(format!("what is on the engine {name}: {}", chain(&error))),
+        }
+    }
     for id in &swept.bottles {
         here.ui.line(&format!("took back what was left of {id}"));
     }
@@ -54,15 +74,15 @@ fn sweep_workspaces(here: &Here) -> Result<(), Failure> {
         match crate::workspace::sweep_staging(home) {
             Ok(true) => here.ui.line(&format!("removed what a killed `launcher take` had left in {shown}")),
             Ok(false) => {}
-            Err(error) => here.ui.warn(&format!("{shown}: {}", crate::error::chain(&error))),
+            Err(error) => here.ui.warn(&format!("{shown}: {}", chain(&error))),
         }
     }
     Ok(())
 }
 
 /// Takes back before another command, and speaks only of what could not be.
-pub async fn sweep_quietly<E: Engine>(here: &Here, engine: &E) -> Result<(), Failure> {
-    let swept = sweep_all(here, engine).await?;
+pub async fn sweep_quietly(here: &Here, engine: &Docker) -> Result<(), Failure> {
+    let swept = sweep_all(here, engine, &engine.address().to_string()).await?;
     for id in &swept.bottles {
         here.ui.line(&format!("took back what was left of {id}"));
     }
@@ -72,10 +92,18 @@ pub async fn sweep_quietly<E: Engine>(here: &Here, engine: &E) -> Result<(), Fai
     Ok(())
 }
 
-async fn sweep_all<E: Engine>(here: &Here, engine: &E) -> Result<Swept, Failure> {
+/// Takes back what dead keepers left on one engine; `name` is how the bottles' folders call it.
+pub async fn sweep_all<E: Engine>(here: &Here, engine: &E, name: &str) -> Result<Swept, Failure> {
     let root = here.state()?;
-    let (held, living) = dead_and_living(here, &root)?;
+    let (mut held, mut living) = dead_and_living(here, &root)?;
     let mut swept = Swept::default();
+    held.retain(|id, session| {
+        // Undoing it here would find nothing, and forget what is there.
+        let other = session.dir.metadata().and_then(|m| m.engine).filter(|engine| engine != name);
+        swept.elsewhere.extend(other.clone().map(|engine| (id.clone(), engine)));
+        other.is_none()
+    });
+    living.extend(swept.elsewhere.iter().map(|(id, _)| id.clone()));
     let observed = engine.observe(&state::host_hash(), &root.hash()).await?;
     let recorded: BTreeMap<_, _> =
         held.values().filter_map(|session| Some((session.dir.id().to_owned(), session.dir.recorded()?))).collect();
@@ -83,14 +111,7 @@ async fn sweep_all<E: Engine>(here: &Here, engine: &E) -> Result<Swept, Failure>
     swept.strangers = decided.strangers;
     for (id, stages) in decided.dead {
         let Some(session) = held.get(&id) else { continue };
-        let mut undo = UndoStack::default();
-        for stage in stages {
-            undo.stage();
-            stage.into_iter().for_each(|u| undo.push(u));
-        }
-        let progress = |text: &str| here.ui.progress(&format!("{id}: {text}"));
-        let leftovers = undo.unwind(engine, &Home { engine, dir: &session.dir, progress: &progress }).await;
-        here.ui.wipe();
+        let leftovers = take_back(here, engine, session, &stages).await;
         swept.leftovers.extend(leftovers.iter().map(ToString::to_string));
         if leftovers.is_empty() {
             settle(session).map_err(|e| Failure::launch(format!("the folder of {id} cannot be changed: {e}"), None))?;
@@ -98,6 +119,28 @@ async fn sweep_all<E: Engine>(here: &Here, engine: &E) -> Result<Swept, Failure>
         }
     }
     Ok(swept)
+}
+
+/// Takes one dead bottle back.
+async fn take_back<E: Engine>(here: &Here, engine: &E, session: &Session, stages: &[Vec<Undo>]) -> Vec<Leftover> {
+    let progress = |text: &str| here.ui.progress(&format!("{}: {text}", session.dir.id()));
+    let home = Home { engine, dir: &session.dir, progress: &progress };
+    let unwind = async || {
+        let mut undo = UndoStack::default();
+        for stage in stages {
+            undo.stage();
+            stage.iter().for_each(|u| undo.push(u.clone()));
+        }
+        undo.unwind(engine, &home).await
+    };
+    let mut leftovers = unwind().await;
+    if leftovers.is_empty() && !session.dir.was_started() {
+        // Killed in the middle of a launch: a request that was under way then may take effect only now.
+        tokio::time::sleep(LATE_WITHIN).await;
+        leftovers = unwind().await;
+    }
+    here.ui.wipe();
+    leftovers
 }
 
 /// Folders whose keeper is dead, locked while they are swept, and the ids of those who live.
@@ -109,7 +152,7 @@ fn dead_and_living(here: &Here, root: &StateRoot) -> Result<(BTreeMap<String, Se
             Some(session) if session.dir.recorded().is_some() => {
                 held.insert(id, session);
             }
-            // Died before it made anything: nothing is in it. Claiming and dying take a moment, both under the lock.
+            // Died before it made anything: nothing is in it.
             Some(session) if session.dir.metadata().is_none() => session.dir.remove().map_err(io)?,
             Some(session) => session.sweep_stale().map_err(io)?,
             None => {

@@ -136,7 +136,8 @@ async fn attack(
     table: &mut Table,
 ) -> Result<Vec<String>, Failure> {
     let hosts = host_addresses(engine).await?;
-    let charge = charge(here, world, minted, ready, agent_image, &hosts)?;
+    let mut charge = charge(here, world, minted, ready, agent_image, &hosts)?;
+    charge.engine = Some(engine.address().to_string());
     let dir = start_keeper(here, &charge)?;
     let lost = |e: std::io::Error| Failure::launch(format!("the keeper does not answer: {e}"), None);
     let (mut reader, mut writer) = split(connect(&dir.socket()).await.map_err(lost)?);
@@ -172,7 +173,9 @@ async fn attack(
                 forget(&dir);
                 return Ok(ending.leftovers);
             }
-            Some(Frame::Words(ToClient::Started | ToClient::Status(_) | ToClient::Refused { .. })) => {}
+            Some(Frame::Words(
+                ToClient::Started | ToClient::Taken | ToClient::Status(_) | ToClient::Refused { .. },
+            )) => {}
             None => return Err(Failure::launch("the keeper has gone; `launcher cleanup` takes back the rest", None)),
         }
     }

@@ -58,7 +58,11 @@ type Row = (Metadata, Option<Status>, bool);
 
 fn show(here: &Here, args: &Ps, rows: &[Row]) {
     if rows.is_empty() {
-        here.ui.line(if args.all { "there are no bottles" } else { "no bottle is running; --all shows those that have ended" });
+        here.ui.line(if args.all {
+            "there are no bottles"
+        } else {
+            "no bottle is running; --all shows those that have ended"
+        });
         return;
     }
     here.ui.table(&table(rows, jiff::Timestamp::now()));

@@ -57,7 +57,8 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
     let charge = Charge {
         image: plan::agent::agent_image(&order),
         pinned: args.name.is_some(),
-        engine: here.engine_name(),
+        // The address itself: what DOCKER_HOST or the current context says may be another by the time of a sweep.
+        engine: Some(engine.address().to_string()),
         credentials,
         env,
         init: ready.init,
@@ -202,7 +203,9 @@ fn agent_env(here: &Here, order: &Order) -> Result<Vec<(String, String)>, Failur
             let answer = here.ui.ask_secret(question).ok_or_else(|| {
                 Failure::usage(
                     format!("the variable {name} is asked for ({file}), and there is no answer"),
-                    format!("answer on a terminal, or take it from the environment: {name}: ${{{name}}} in the manifest"),
+                    format!(
+                        "answer on a terminal, or take it from the environment: {name}: ${{{name}}} in the manifest"
+                    ),
                 )
             })?;
             asked.insert(name.clone(), answer);
@@ -337,6 +340,11 @@ pub fn parting(here: &Here, dir: &BottleDir, parted: Parted) -> Result<Exit, Fai
             here.ui.line(&format!("{} goes on: launcher attach {0}, launcher stop {0}", dir.id()));
             Ok(Exit::Success)
         }
+        // It ended while we could not listen, and took everything back: a keeper that died leaves the record of its plan.
+        Parted::KeeperLost if dir.recorded().is_none() => Err(Failure::launch(
+            format!("the bottle {} has ended, and how was not heard", dir.id()),
+            "see `launcher ps --all`".to_owned(),
+        )),
         Parted::KeeperLost => Err(Failure::launch(
             "the bottle's keeper has gone; its containers end by themselves",
             "run `launcher cleanup` to take back what is left".to_owned(),

@@ -15,6 +15,8 @@ pub async fn stop(here: &Here, args: &Stop) -> Result<Exit, Failure> {
     match stay(reader, writer, Part::Waiter, false, false, here.ui).await {
         // It did what was asked: the status with which the bottle itself ended is its own client's business.
         Parted::Ended(ending) if ending.leftovers.is_empty() => Ok(Exit::Success),
+        // It was ending already, and had said so to those who were there.
+        Parted::KeeperLost if dir.recorded().is_none() => Ok(Exit::Success),
         parted @ (Parted::Ended(_) | Parted::LetGo | Parted::KeeperLost | Parted::Refused(_) | Parted::Out) => {
             parting(here, &dir, parted)
         }

@@ -98,7 +98,8 @@ impl Docker {
         let text = client.client_version().to_string();
         let api = Api::parse(&text).ok_or_else(|| said(what, Kind::Other, format!("its API version is {text:?}")))?;
         if api < API_MIN {
-            let what = format!("the engine at {address} is too old: its API is {api}, and at least {API_MIN} is needed");
+            let what =
+                format!("the engine at {address} is too old: its API is {api}, and at least {API_MIN} is needed");
             return Err(EngineError::new(what, Kind::TooOld, None));
         }
         let inner = Inner {
@@ -112,6 +113,11 @@ impl Docker {
             turns: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Where it is, as `DOCKER_HOST` would say it.
+    pub fn address(&self) -> &Address {
+        &self.inner.address
     }
 
     /// Takes a name off an image, and the image away when it was the last; no such image is success.

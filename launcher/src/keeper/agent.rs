@@ -58,11 +58,8 @@ pub async fn attend<E: Engine>(
     shared.agent.get_or_init(|| Handle { spec: spec.clone() });
     shared.set_phase("running");
     shared.console.tell(Frame::Words(ToClient::Started)).await;
-    if let Some(prompt) = &charge.order.prompt {
-        shared.console.type_in(prompt.as_bytes()).await;
-        shared.console.end_input().await;
-    }
     let helpers = [
+        tokio::spawn(ask(Arc::clone(shared), charge.order.prompt.clone())),
         tokio::spawn(resize(Arc::clone(shared), exec.handle.clone())),
         tokio::spawn(watch_sidecars(Arc::clone(shared))),
         tokio::spawn(watch_disk(Arc::clone(shared), spec.container.clone(), charge.order.bottle.limits.disk_bytes)),
@@ -168,6 +165,14 @@ pub fn not_run(argv: &[String], error: &crate::engine::EngineError) -> Failure {
 async fn notice<E: Engine>(shared: &Shared<E>, text: &str) {
     shared.log.line("keeper", "out", text);
     shared.console.tell(Frame::Words(ToClient::Notice { text: text.to_owned() })).await;
+}
+
+/// Hands a headless agent its prompt. Beside everything else: an agent may read it late, or never.
+async fn ask<E: Engine>(shared: Arc<Shared<E>>, prompt: Option<String>) {
+    if let Some(prompt) = prompt {
+        shared.console.type_in(prompt.as_bytes()).await;
+        shared.console.end_input().await;
+    }
 }
 
 /// Hands every change of the terminal's size on.

@@ -105,13 +105,25 @@ impl Console {
         .await;
     }
 
-    /// Tells every client, and waits until each has taken it. One that does not is let go.
+    /// Tells every client, and waits until each has taken it. One that does not is let go, and keeps no other waiting.
     pub async fn tell(&self, frame: Frame<ToClient>) {
         let clients = lock(&self.clients).clone();
-        for (id, client) in clients {
-            if client.send_timeout(frame.clone(), PATIENCE).await.is_err() {
-                self.leave(id);
+        let told = clients.into_iter().map(|(id, client)| {
+            let frame = frame.clone();
+            async move {
+                if client.send_timeout(frame, PATIENCE).await.is_err() {
+                    self.leave(id);
+                }
             }
+        });
+        futures_util::future::join_all(told).await;
+    }
+
+    /// Tells one client that a piece of its input has been handed on. One that has gone need not know.
+    pub async fn taken(&self, id: u64) {
+        let client = lock(&self.clients).iter().find(|(client, _)| *client == id).map(|(_, sender)| sender.clone());
+        if let Some(client) = client {
+            let _ = client.send(Frame::Words(ToClient::Taken)).await;
         }
     }
 
@@ -136,12 +148,19 @@ impl Console {
 
     /// Tells every client the end, and waits until it is written.
     pub async fn end(&self, ending: Ending) {
-        self.tell(Frame::Words(ToClient::Ended(Box::new(ending)))).await;
+        let frame = Frame::Words(ToClient::Ended(Box::new(ending)));
         let clients = std::mem::take(&mut *lock(&self.clients));
-        for (_, client) in clients {
-            // Closed by the task that writes, when it has written everything.
-            let _ = tokio::time::timeout(PATIENCE, client.closed()).await;
-        }
+        let told = clients.into_iter().map(|(_, client)| {
+            let frame = frame.clone();
+            async move {
+                if client.send_timeout(frame, PATIENCE).await.is_err() {
+                    return;
+                }
+                // The task that writes to it closes it, when it has written everything.
+                let _ = tokio::time::timeout(PATIENCE, client.closed()).await;
+            }
+        });
+        futures_util::future::join_all(told).await;
     }
 }
 

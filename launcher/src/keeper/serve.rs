@@ -1,14 +1,14 @@
 //! The keeper's side of its socket: one task a client.
 
 use super::Shared;
-use crate::engine::{Chunk, Engine, ExecSpec};
+use crate::engine::{Chunk, Engine, ExecSpec, Streams};
 use crate::exit::Exit;
-use crate::keeper_socket::{Ending, Frame, Hello, Reader, ToClient, ToKeeper, Writer, split};
+use crate::keeper_socket::{Ending, Frame, Hello, INPUT_UNDER_WAY_MAX, Reader, ToClient, ToKeeper, Writer, split};
 use crate::stop::Level;
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
@@ -16,6 +16,9 @@ use tokio::sync::mpsc;
 const CODE_LOOKS: u32 = 100;
 /// The pause between two looks.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Pieces of input that may wait for the program: more than a client sends unasked.
+const INPUT_WAITING_MAX: usize = 4 * INPUT_UNDER_WAY_MAX;
 
 /// Serves clients as long as the keeper lives.
 pub async fn serve<E: Engine>(listener: UnixListener, shared: Arc<Shared<E>>) {
@@ -78,12 +81,23 @@ async fn watch<E: Engine>(mut reader: Reader, writer: Writer, shared: &Arc<Share
     if parting == Parting::Ends {
         shared.owner.notify_one();
     }
+    let (typing, typed) = mpsc::channel(INPUT_WAITING_MAX);
+    tokio::spawn(type_in(Arc::clone(shared), id, typed));
     let mut detached = false;
     while let Ok(Some(frame)) = reader.next::<ToKeeper>().await {
         match frame {
-            Frame::Data(bytes) | Frame::ErrorData(bytes) => shared.console.type_in(&bytes).await,
+            // Never waited for: an agent that reads nothing must not hide that the client wants the end, or has gone.
+            Frame::Data(bytes) | Frame::ErrorData(bytes) => {
+                if typing.try_send(Typed::Bytes(bytes)).is_err() {
+                    break;
+                }
+            }
+            Frame::Words(ToKeeper::InputEnd) => {
+                if typing.try_send(Typed::End).is_err() {
+                    break;
+                }
+            }
             Frame::Words(ToKeeper::Resize { size }) => shared.console.set_size(Some(size)),
-            Frame::Words(ToKeeper::InputEnd) => shared.console.end_input().await,
             Frame::Words(ToKeeper::Stop) => shared.stopper.next(),
             Frame::Words(ToKeeper::Detach) => {
                 detached = true;
@@ -99,9 +113,29 @@ async fn watch<E: Engine>(mut reader: Reader, writer: Writer, shared: &Arc<Share
     let _ = writing.await;
 }
 
+/// Input on its way to a program.
+enum Typed {
+    Bytes(bytes::Bytes),
+    End,
+}
+
+/// Hands a client's input to the agent, and tells the client piece by piece that it may send more.
+async fn type_in<E: Engine>(shared: Arc<Shared<E>>, id: u64, mut typed: mpsc::Receiver<Typed>) {
+    while let Some(piece) = typed.recv().await {
+        match piece {
+            Typed::Bytes(bytes) => {
+                shared.console.type_in(&bytes).await;
+                shared.console.taken(id).await;
+            }
+            Typed::End => shared.console.end_input().await,
+        }
+    }
+}
+
 async fn write(mut writer: Writer, mut frames: mpsc::Receiver<Frame<ToClient>>) {
     while let Some(frame) = frames.recv().await {
-        if writer.send(&frame).await.is_err() {
+        let last = matches!(frame, Frame::Words(ToClient::Ended(_)));
+        if writer.send(&frame).await.is_err() || last {
             break;
         }
     }
@@ -120,7 +154,7 @@ async fn exec<E: Engine>(
         return;
     };
     let spec = ExecSpec { argv, tty, ..agent.spec.clone() };
-    let mut exec = match shared.engine.exec(&spec).await {
+    let exec = match shared.engine.exec(&spec).await {
         Ok(exec) => exec,
         Err(error) => {
             let failure = super::agent::not_run(&spec.argv, &error);
@@ -128,38 +162,79 @@ async fn exec<E: Engine>(
             return;
         }
     };
+    let Streams { input, mut output } = exec.streams;
+    // Input goes its own way: a program that waits for its output to be read takes no input meanwhile.
+    let (typing, typed) = mpsc::channel(INPUT_WAITING_MAX);
+    let (taken, mut tell) = mpsc::channel(INPUT_WAITING_MAX);
+    let feeding = tokio::spawn(feed(input, typed, taken));
+    let mut typing = Some(typing);
     let mut reading = true;
     loop {
         tokio::select! {
-            chunk = exec.streams.output.next() => {
+            chunk = output.next() => {
                 let frame: Frame<ToClient> = match chunk {
                     Some(Ok(Chunk::Out(bytes))) => Frame::Data(bytes),
                     Some(Ok(Chunk::Err(bytes))) => Frame::ErrorData(bytes),
                     Some(Err(_)) | None => break,
                 };
                 if writer.send(&frame).await.is_err() {
+                    feeding.abort();
                     return;
                 }
             }
-            frame = reader.next::<ToKeeper>(), if reading => match frame {
-                Ok(Some(Frame::Data(bytes) | Frame::ErrorData(bytes))) => {
-                    // A program that reads no more is no error of the client.
-                    let _ = exec.streams.input.write_all(&bytes).await;
-                    let _ = exec.streams.input.flush().await;
+            Some(()) = tell.recv() => {
+                let _ = writer.say(&ToClient::Taken).await;
+            }
+            frame = reader.next::<ToKeeper>(), if reading => {
+                let piece = match frame {
+                    Ok(Some(Frame::Data(bytes) | Frame::ErrorData(bytes))) => Typed::Bytes(bytes),
+                    Ok(Some(Frame::Words(ToKeeper::InputEnd))) => Typed::End,
+                    Ok(Some(Frame::Words(ToKeeper::Resize { size }))) => {
+                        let _ = shared.engine.resize(&exec.handle, size).await;
+                        continue;
+                    }
+                    Ok(Some(Frame::Words(ToKeeper::Stop | ToKeeper::Detach))) => {
+                        reading = false;
+                        continue;
+                    }
+                    // A client that has gone types no more: the program's input ends.
+                    Ok(None) | Err(_) => {
+                        (reading, typing) = (false, None);
+                        continue;
+                    }
+                };
+                if typing.as_ref().is_some_and(|typing| typing.try_send(piece).is_err()) {
+                    (reading, typing) = (false, None);
                 }
-                Ok(Some(Frame::Words(ToKeeper::Resize { size }))) => {
-                    let _ = shared.engine.resize(&exec.handle, size).await;
-                }
-                Ok(Some(Frame::Words(ToKeeper::InputEnd))) => {
-                    let _ = exec.streams.input.shutdown().await;
-                }
-                Ok(Some(Frame::Words(ToKeeper::Stop | ToKeeper::Detach)) | None) | Err(_) => reading = false,
             }
         }
     }
+    feeding.abort();
     let code = code(&*shared.engine, &exec.handle).await;
     let exit = code.map_or(Exit::Launch, |code| Exit::Agent(u8::try_from(code).unwrap_or(u8::MAX)));
     let _ = writer.say(&ended(exit, None)).await;
+}
+
+/// Hands input to a program. A program that reads no more is no error of the client.
+async fn feed(
+    mut input: Box<dyn AsyncWrite + Send + Unpin>,
+    mut typed: mpsc::Receiver<Typed>,
+    taken: mpsc::Sender<()>,
+) {
+    while let Some(piece) = typed.recv().await {
+        match piece {
+            Typed::Bytes(bytes) => {
+                if input.write_all(&bytes).await.is_ok() {
+                    let _ = input.flush().await;
+                }
+                // It only tells; when nobody listens the exec is over.
+                let _ = taken.send(()).await;
+            }
+            Typed::End => {
+                let _ = input.shutdown().await;
+            }
+        }
+    }
 }
 
 fn ended(exit: Exit, failed: Option<(String, Option<String>)>) -> ToClient {

@@ -16,7 +16,7 @@ pub(super) fn read(entry: Option<&Entry>, defaults: &Limits, report: &mut Report
     set(&mut limits.memory_bytes, table.take("memory"), report, |text| bytes(text, 64 << 20..=4 << 40));
     set(&mut limits.pids, table.take("pids"), report, |text| count(text, 16..=1 << 16));
     set(&mut limits.disk_bytes, table.take("disk"), report, |text| bytes(text, 64 << 20..=64 << 40));
-    set(&mut limits.time_s, table.take("time"), report, |text| seconds(text, 60..=30 * 86_400).map(Some));
+    set(&mut limits.time_s, table.take("time"), report, |text| seconds(text, 1..=30 * 86_400).map(Some));
     table.finish(report);
     limits
 }

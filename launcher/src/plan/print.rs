@@ -15,7 +15,8 @@ const NAMED_MAX: usize = 8;
 pub fn text(plan: &Plan) -> String {
     let mut out = format!("bottle {}\n", plan.owner.id);
     if !plan.reach.engine {
-        let unknown = "no engine answered: subnets are those of an engine without networks, and what only it knows is unknown";
+        let unknown =
+            "no engine answered: subnets are those of an engine without networks, and what only it knows is unknown";
         let _ = writeln!(out, "{}", wrapped("", unknown, COLUMNS));
     }
     for (n, stage) in plan.stages.iter().enumerate() {
@@ -112,11 +113,14 @@ fn row(label: &str, text: &str) -> String {
 fn reach_lines(reach: &Reach) -> String {
     let mut lines: Vec<(String, String)> = Vec::new();
     let mut line = |label: &str, text: String| lines.push((label.to_owned(), text));
-    line("image", match &reach.image_id {
-        Some(id) => format!("{} ({})", reach.image, id.get(..19).unwrap_or(id)),
-        None if reach.engine => format!("{} (not here yet)", reach.image),
-        None => format!("{} (unknown without an engine)", reach.image),
-    });
+    line(
+        "image",
+        match &reach.image_id {
+            Some(id) => format!("{} ({})", reach.image, id.get(..19).unwrap_or(id)),
+            None if reach.engine => format!("{} (not here yet)", reach.image),
+            None => format!("{} (unknown without an engine)", reach.image),
+        },
+    );
     line("user", reach.user.clone());
     line("hosts", or_nothing(&reach.hosts));
     if !reach.not_inspected.is_empty() {

@@ -81,7 +81,12 @@ pub struct Bottle<'a> {
     dir: BottleDir,
 }
 
-impl Bottle<'_> {
+impl<'a> Bottle<'a> {
+    /// The bottle of that name, in whatever state it is.
+    pub fn named(site: &'a Site, id: &str) -> Self {
+        Self { site, dir: site.state().dir(id) }
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         self.dir.id()
@@ -119,6 +124,28 @@ impl Bottle<'_> {
     pub fn log(&self, role: &str) -> String {
         let lines = self.logs().into_iter().filter(|l| l.role == role).map(|l| l.line);
         lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Kills one of its containers, as an engine out of memory would.
+    #[track_caller]
+    pub fn kill_container(&self, role: &str) {
+        let output = Command::new("docker").args(["kill", &self.container(role)]).output();
+        let output: Output = output.expect("the docker command can be run").into();
+        output.ok();
+    }
+
+    /// Waits until the agent's container has a file.
+    #[track_caller]
+    pub fn wait_for_file(&self, path: &str) {
+        wait_until(&format!("{path} in {}", self.id()), || {
+            (self.exec(&["test", "-e", path]).status == 0).then_some(())
+        });
+    }
+
+    /// Waits until its keeper has gone.
+    #[track_caller]
+    pub fn wait_for_end(&self) {
+        wait_until(&format!("{} ends", self.id()), || (!self.dir.is_living()).then_some(()));
     }
 
     /// The process that keeps it.

@@ -2,6 +2,7 @@
 
 use super::bottle::Run;
 use super::output::Output;
+use super::terminal::Terminal;
 use crate::client_image;
 use launcher::commands::demo::{stand_in, world_images};
 use launcher::engine::{Engine, EngineError, Observed, docker::Docker};
@@ -9,7 +10,7 @@ use launcher::state::{StateRoot, host_hash};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// What every site of a process shares: it is made once, and images outlive the process.
 struct Ground {
@@ -23,7 +24,9 @@ pub struct Site {
     home: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
     engine: Docker,
-    ground: &'static Ground,
+    /// `DOCKER_HOST` of everything that the site runs.
+    host: Option<String>,
+    ground: Arc<Ground>,
 }
 
 impl Site {
@@ -40,16 +43,33 @@ impl Site {
                 return None;
             }
         };
-        let home = tempfile::tempdir().expect("a temporary folder can be made");
         let ground = ground(&runtime, &engine);
-        let site = Self { home, runtime, engine, ground };
+        Some(Self::furnished(runtime, engine, host, ground))
+    }
+
+    /// A fresh one on another engine, which is given the images first.
+    pub fn on(host: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a test's process may have a thread");
+        let engine = runtime.block_on(Docker::connect(Some(host), launcher::plan::seccomp::profile));
+        let engine = engine.expect("the other engine answers");
+        if let Some(real) = real_pipelock() {
+            copy_image(&real, host);
+        }
+        let ground = Arc::new(lay(&runtime, &engine));
+        Self::furnished(runtime, engine, Some(host.to_owned()), ground)
+    }
+
+    fn furnished(runtime: tokio::runtime::Runtime, engine: Docker, host: Option<String>, ground: Arc<Ground>) -> Self {
+        let home = tempfile::tempdir().expect("a temporary folder can be made");
+        let site = Self { home, runtime, engine, host, ground };
         for folder in ["config/bottle/bottles", "config/bottle/agents", "state", "work"] {
             std::fs::create_dir_all(site.path(folder)).expect("a folder in a temporary folder can be made");
         }
-        site.launcher(&["images", "pin", &ground.pipelock]).ok();
-        let config = format!("pipelock_image = \"{}\"\n", ground.pipelock);
+        site.launcher(&["images", "pin", &site.ground.pipelock]).ok();
+        let config = format!("pipelock_image = \"{}\"\n", site.ground.pipelock);
         std::fs::write(site.path("config/bottle/config.toml"), config).expect("config.toml can be written");
-        Some(site)
+        site
     }
 
     /// A path in the site's folder.
@@ -97,9 +117,22 @@ impl Site {
 
     /// The launcher as a command that stands in [`Site::work`] and knows nothing of the real operator.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary("it-launcher"));
+        self.dressed(Command::new(binary("it-launcher")))
+    }
+
+    /// The launcher on a terminal of its own, as a person has it.
+    #[track_caller]
+    pub fn terminal(&self, args: &[&str]) -> Terminal {
+        // The terminal is to be its controlling one, which takes a system call between fork and exec.
+        let mut command = self.dressed(Command::new("setsid"));
+        command.arg("--ctty").arg(binary("it-launcher")).args(args).env("TERM", "xterm");
+        Terminal::start(command)
+    }
+
+    fn dressed(&self, mut command: Command) -> Command {
         command.current_dir(self.work()).env_clear().stdin(Stdio::null());
-        for name in ["PATH", "DOCKER_HOST", "CARGO", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"] {
+        command.envs(self.host.as_ref().map(|host| ("DOCKER_HOST", host)));
+        for name in ["PATH", "CARGO", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         // Rust's own tools look for their home in HOME where no variable names it.
@@ -144,8 +177,13 @@ impl Site {
     }
 
     /// Everything on the engine that carries this site's labels.
+    #[track_caller]
     pub fn observe(&self) -> Observed {
-        self.wait(self.engine.observe(&host_hash(), &self.state().hash())).expect("the engine can be looked at")
+        self.looked().expect("the engine can be looked at")
+    }
+
+    fn looked(&self) -> Result<Observed, EngineError> {
+        self.wait(self.engine.observe(&host_hash(), &self.state().hash()))
     }
 
     /// Panics if anything of this site's bottles is on the engine.
@@ -175,7 +213,7 @@ impl Site {
                 }
             }
         }
-        eprintln!("--- on the engine: {:#?}", self.observe());
+        eprintln!("--- on the engine: {:#?}", self.looked());
     }
 }
 
@@ -191,33 +229,54 @@ impl Drop for Site {
             }
         }
         let swept = self.command().arg("cleanup").output();
+        if std::thread::panicking() {
+            return;
+        }
         let left = self.left();
-        if !left.is_empty() && !std::thread::panicking() {
+        if !left.is_empty() {
             panic!("a site left something on the engine: {left:?} ({swept:?})");
         }
     }
 }
 
-fn ground(runtime: &tokio::runtime::Runtime, engine: &Docker) -> &'static Ground {
-    static GROUND: OnceLock<Ground> = OnceLock::new();
-    GROUND.get_or_init(|| {
-        let quiet = |_: &str| {};
-        let made = runtime.block_on(async {
-            let pipelock = match std::env::var("BOTTLE_TEST_PIPELOCK").ok().filter(|p| !p.is_empty()) {
-                Some(real) => real,
-                None => {
-                    eprintln!(
-                        "these tests use the double of pipelock; BOTTLE_TEST_PIPELOCK=<image> runs them on the real one"
-                    );
-                    stand_in(engine, &quiet).await?;
-                    launcher::commands::demo::STAND_IN.to_owned()
-                }
-            };
-            let (agent, mint) = world_images(engine, &quiet).await?;
-            Ok::<_, launcher::error::Failure>(Ground { pipelock, mint, agent })
-        });
-        made.unwrap_or_else(|failure| panic!("the images of the tests cannot be made: {failure:?}"))
-    })
+fn ground(runtime: &tokio::runtime::Runtime, engine: &Docker) -> Arc<Ground> {
+    static GROUND: OnceLock<Arc<Ground>> = OnceLock::new();
+    Arc::clone(GROUND.get_or_init(|| Arc::new(lay(runtime, engine))))
+}
+
+/// The image that the tests are to use in place of the double.
+fn real_pipelock() -> Option<String> {
+    std::env::var("BOTTLE_TEST_PIPELOCK").ok().filter(|p| !p.is_empty())
+}
+
+fn lay(runtime: &tokio::runtime::Runtime, engine: &Docker) -> Ground {
+    let quiet = |_: &str| {};
+    let made = runtime.block_on(async {
+        let pipelock = match real_pipelock() {
+            Some(real) => real,
+            None => {
+                eprintln!(
+                    "these tests use the double of pipelock; BOTTLE_TEST_PIPELOCK=<image> runs them on the real one"
+                );
+                stand_in(engine, &quiet).await?;
+                launcher::commands::demo::STAND_IN.to_owned()
+            }
+        };
+        let (agent, mint) = world_images(engine, &quiet).await?;
+        Ok::<_, launcher::error::Failure>(Ground { pipelock, mint, agent })
+    });
+    made.unwrap_or_else(|failure| panic!("the images of the tests cannot be made: {failure:?}"))
+}
+
+/// Copies an image from the engine of the tests to another one.
+fn copy_image(image: &str, to: &str) {
+    let mut saving =
+        Command::new("docker").args(["save", image]).stdout(Stdio::piped()).spawn().expect("docker can be run");
+    let archive = saving.stdout.take().expect("its output is a pipe");
+    let loaded = Command::new("docker").args(["--host", to, "load"]).stdin(archive).output();
+    let loaded: Output = loaded.expect("docker can be run").into();
+    loaded.ok();
+    assert!(saving.wait().is_ok_and(|status| status.success()), "{image} cannot be saved");
 }
 
 fn absent(error: &EngineError) {

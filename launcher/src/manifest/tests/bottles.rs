@@ -153,8 +153,8 @@ fn limits_have_units_and_bounds() {
         ("pids: 65537", "from 16 to 65536"),
         ("disk: 65TiB", "from 64MiB to 64TiB"),
         ("time: 8", "whole number and a unit"),
-        ("time: 59s", "from 1m to 30d"),
-        ("time: 31d", "from 1m to 30d"),
+        ("time: 0s", "from 1s to 30d"),
+        ("time: 31d", "from 1s to 30d"),
         ("time: [8h]", "single value"),
         ("swap: 1GiB", "unknown key `swap`"),
     ] {

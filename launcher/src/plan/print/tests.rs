@@ -292,7 +292,8 @@ fn the_preflight_is_a_page() {
 
 #[test]
 fn the_report_is_a_page() {
-    let mut report = Report { seconds: 754, agent_status: Some(3), workspace: Some("/x".to_owned()), ..Report::default() };
+    let mut report =
+        Report { seconds: 754, agent_status: Some(3), workspace: Some("/x".to_owned()), ..Report::default() };
     insta::assert_snapshot!(super::report(&report, "coder"), @"
     bottle coder ended after 12 min 34 s, its agent with status 3
       the work       launcher diff coder, launcher take coder
