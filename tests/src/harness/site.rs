@@ -99,7 +99,9 @@ impl Site {
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary("it-launcher"));
         command.current_dir(self.work()).env_clear().stdin(Stdio::null());
-        for name in ["PATH", "DOCKER_HOST", "CARGO", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"] {
+        // Rust's own switches too: without them a launcher that builds its sidecars may install another toolchain.
+        let rust = ["CARGO", "CARGO_HOME", "CARGO_TARGET_DIR", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "RUSTUP_AUTO_INSTALL"];
+        for name in ["PATH", "DOCKER_HOST"].into_iter().chain(rust) {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         // Rust's own tools look for their home in HOME where no variable names it.
