@@ -132,7 +132,10 @@ impl Site {
     fn dressed(&self, mut command: Command) -> Command {
         command.current_dir(self.work()).env_clear().stdin(Stdio::null());
         command.envs(self.host.as_ref().map(|host| ("DOCKER_HOST", host)));
-        for name in ["PATH", "CARGO", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"] {
+        // Rust's own switches too: without them a launcher that builds its sidecars may install another toolchain.
+        let rust =
+            ["CARGO", "CARGO_HOME", "CARGO_TARGET_DIR", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "RUSTUP_AUTO_INSTALL"];
+        for name in ["PATH"].into_iter().chain(rust) {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         // Rust's own tools look for their home in HOME where no variable names it.
