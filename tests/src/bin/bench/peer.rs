@@ -83,6 +83,7 @@ impl Script {
             allowlist: vec![ROUTED.to_owned()],
             passthrough: Vec::new(),
             allow_private: Vec::new(),
+            credential_headers: vec!["Authorization".to_owned()],
         });
         for (name, policy, ca) in [("pipelock", agent, &own), ("route-pipelock", route, &other)] {
             let yaml = pipelock_config::render(&policy.map_err(|e| e.to_string())?);
