@@ -5,6 +5,8 @@
 // The whole file is a test; what goes wrong in its helpers is a failed test as well.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+#[path = "double/headers.rs"]
+mod headers;
 #[path = "double/world.rs"]
 mod world;
 
@@ -244,6 +246,9 @@ fn a_request_for_another_host_in_the_tunnel_is_refused() {
         assert_eq!(request(&mut tunnel, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), status, "{host}");
     }
     double.wait_for_event("blocked", &["tls_authority_mismatch"]);
+    let host = "Host: evil.example";
+    let got = double.curl(&folder.ca, &["--header", host, &format!("https://localhost:{}/", upstream.https)]);
+    assert_eq!((got.status, got.body.as_str()), (403, "authority mismatch: blocked\n"));
 }
 
 #[test]
@@ -475,7 +480,8 @@ fn usr1_denies_everything_and_gives_it_back() {
     let (upstream, folder, double) = open();
     let get = || double.curl(&folder.ca, &[&format!("https://localhost:{}/", upstream.https)]).connect;
     let killed = || {
-        let (mut stream, _) = double.raw("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let (mut stream, head) = double.raw("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 "), "it stays healthy: {head}");
         let mut body = String::new();
         stream.read_to_string(&mut body).unwrap();
         serde_json::from_str::<serde_json::Value>(&body).unwrap()["kill_switch_active"].as_bool().unwrap()
