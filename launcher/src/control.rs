@@ -5,6 +5,9 @@ use crate::engine::{Chunk, Engine, EngineError, Step, Streams};
 use crate::log::LogFile;
 use crate::stop::{Level, Stop};
 use futures_util::StreamExt;
+use pipelock_config::log::LogEvent;
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -12,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How long a container may take until it says that it is ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
-/// Longer lines of a sidecar are cut here.
-const LINE_BYTES_MAX: usize = 64 << 10;
+/// Longer lines of a sidecar are cut here. The reader of pipelock's knows a cut line by its length.
+const LINE_BYTES_MAX: usize = pipelock_config::log::LINE_BYTES_MAX;
 /// Lines of a failed sidecar that the error shows.
 const LAST_LINES: usize = 8;
 /// Lines that may wait for their reader; the log keeps all of them.
@@ -29,6 +32,7 @@ pub struct Sidecar {
     pub took: (Duration, Duration),
     input: Box<dyn AsyncWrite + Send + Unpin>,
     status: watch::Receiver<Status>,
+    startup: watch::Receiver<Option<Startup>>,
     lines: Option<mpsc::Receiver<String>>,
 }
 
@@ -71,9 +75,43 @@ pub enum BringError {
         /// Its role.
         role: String,
     },
+    /// It runs, and not with what it was sent: a pipelock that reads no policy lets everything through.
+    #[error("{role} does not run with the policy that it was sent: {why}")]
+    Policy {
+        /// Its role.
+        role: String,
+        /// What it said instead.
+        why: String,
+    },
     /// Somebody wants the end.
     #[error("stopped")]
     Stopped,
+}
+
+/// What a pipelock says of itself when it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Startup {
+    /// `strict`, if it is ours.
+    pub mode: String,
+    /// SHA-256 of the file it read, in hexadecimal.
+    pub hash: String,
+}
+
+impl Startup {
+    /// What is wrong with a pipelock that was sent this file and said this. `None`: nothing.
+    fn fault(said: Option<&Self>, yaml: &str) -> Option<String> {
+        let Some(Self { mode, hash }) = said else {
+            return Some("it has not said which one it read".to_owned());
+        };
+        if mode != "strict" {
+            return Some(format!("its mode is {mode:?} and not \"strict\""));
+        }
+        let mut sent = String::new();
+        for byte in Sha256::digest(yaml.as_bytes()) {
+            let _ = write!(sent, "{byte:02x}"); // writing to a String cannot fail
+        }
+        (*hash != sent).then(|| format!("it read {hash}, and {sent} was sent (SHA-256)"))
+    }
 }
 
 fn said(lines: &[String]) -> String {
@@ -95,14 +133,17 @@ pub async fn bring<E: Engine>(
     engine.apply(&Step::Start { container: container.to_owned() }).await?;
     let started = began.elapsed();
     let (status, watched) = watch::channel(Status::Starting);
+    let (startup, started) = watch::channel(None);
     let (lines, waiting) = mpsc::channel(LINES_WAITING_MAX);
-    tokio::spawn(drain(role.to_owned(), output, Arc::clone(log), status, lines));
+    let told = Told { status, startup, lines };
+    tokio::spawn(drain(role.to_owned(), output, Arc::clone(log), told));
     let mut sidecar = Sidecar {
         role: role.to_owned(),
         container: container.to_owned(),
         took: (started, Duration::ZERO),
         input,
         status: watched,
+        startup: started,
         lines: Some(waiting),
     };
     sidecar.send(feed).await.map_err(|source| BringError::Feed { role: role.to_owned(), source })?;
@@ -125,6 +166,25 @@ pub async fn bring<E: Engine>(
     }
 }
 
+/// The same for a pipelock, which is ready only when it runs with `yaml`, the policy in its feed. Its own health says
+/// nothing of that: with an empty file it is as healthy, and open.
+pub async fn bring_pipelock<E: Engine>(
+    engine: &E,
+    container: &str,
+    role: &str,
+    (feed, yaml): (&[u8], &str),
+    log: &Arc<LogFile>,
+    stop: &Stop,
+) -> Result<Sidecar, BringError> {
+    let sidecar = bring(engine, container, role, feed, log, stop).await?;
+    // It says so on the same stream as `bottle-init`, and before it listens: so it has been read by now.
+    let fault = Startup::fault(sidecar.startup.borrow().as_ref(), yaml);
+    match fault {
+        None => Ok(sidecar),
+        Some(why) => Err(BringError::Policy { role: role.to_owned(), why }),
+    }
+}
+
 impl Sidecar {
     /// Sends bytes to its standard input.
     pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
@@ -135,6 +195,11 @@ impl Sidecar {
     /// Where it is in its life, to watch.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// What a pipelock said when it started last, to watch.
+    pub fn startup(&self) -> watch::Receiver<Option<Startup>> {
+        self.startup.clone()
     }
 
     /// The lines it says from now on; they can be taken once. Lines are dropped while nobody reads them.
@@ -153,13 +218,19 @@ impl Sidecar {
     }
 }
 
+/// Where what a container says goes.
+struct Told {
+    status: watch::Sender<Status>,
+    startup: watch::Sender<Option<Startup>>,
+    lines: mpsc::Sender<String>,
+}
+
 /// Reads a container's output to its end. It is always read, whoever listens: a full pipe would stop the sidecar.
 async fn drain(
     role: String,
     mut output: futures_util::stream::BoxStream<'static, Result<Chunk, EngineError>>,
     log: Arc<LogFile>,
-    status: watch::Sender<Status>,
-    lines: mpsc::Sender<String>,
+    Told { status, startup, lines }: Told,
 ) {
     let mut last: Vec<String> = Vec::new();
     let mut out = Lines::default();
@@ -171,6 +242,12 @@ async fn drain(
         };
         for line in found {
             log.line(&role, stream, &line);
+            if stream == "out"
+                && is_pipelock(&role)
+                && let Some(LogEvent::Startup { mode, hash, .. }) = startup_line(&line)
+            {
+                startup.send_replace(Some(Startup { mode, hash }));
+            }
             if stream == "out" && is_ready(&line) {
                 status.send_if_modified(|s| {
                     let starting = *s == Status::Starting;
@@ -191,6 +268,16 @@ async fn drain(
     status.send_replace(Status::Ended(last));
 }
 
+/// Is this the role of a pipelock?
+pub fn is_pipelock(role: &str) -> bool {
+    matches!(role, "pipelock" | "route-pipelock")
+}
+
+/// Most lines are about requests and need not be read twice.
+fn startup_line(line: &str) -> Option<LogEvent> {
+    if line.contains(r#""startup""#) { LogEvent::parse(line) } else { None }
+}
+
 /// Both kinds of sidecar say it in their own words: `bottle-init` in a line of its own, ours in JSON.
 fn is_ready(line: &str) -> bool {
     if let Some(event) = bottle_images::init::Event::parse(line) {
@@ -204,19 +291,24 @@ fn is_ready(line: &str) -> bool {
 #[derive(Default)]
 pub struct Lines {
     rest: Vec<u8>,
+    skipping: bool,
 }
 
 impl Lines {
-    /// Takes bytes in and gives the lines that are complete now. A line that is too long is cut, its rest is the next.
+    /// Takes bytes in and gives the lines that are complete now. A line that is too long is cut, and its rest dropped: as
+    /// a line of its own it would be one that the agent wrote.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for byte in bytes {
-            if *byte == b'\n' || self.rest.len() >= LINE_BYTES_MAX {
+            let ends = *byte == b'\n';
+            if !self.skipping && (ends || self.rest.len() >= LINE_BYTES_MAX) {
                 let line = String::from_utf8_lossy(&self.rest);
                 lines.push(line.trim_end_matches('\r').to_owned());
                 self.rest.clear();
-            }
-            if *byte != b'\n' {
+                self.skipping = !ends;
+            } else if ends {
+                self.skipping = false;
+            } else if !self.skipping {
                 self.rest.push(*byte);
             }
         }
@@ -236,6 +328,62 @@ mod tests {
         assert_eq!(lines.push(b"\n"), ["e"]);
         let long = vec![b'x'; LINE_BYTES_MAX + 1];
         assert_eq!(lines.push(&long).len(), 1, "a line without an end takes no more memory than its limit");
+        assert!(lines.push(&long).is_empty() && lines.push(b"bottle-init: ready\n").is_empty(), "its rest is no line");
+        assert_eq!(lines.push(b"next\n"), ["next"]);
+        assert!(lines.push(&long[1..]).is_empty());
+        assert_eq!(lines.push(b"\nnext\n"), [String::from_utf8(long[1..].to_vec()).unwrap(), "next".to_owned()]);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_is_still_a_refusal() {
+        let mut lines = Lines::default();
+        let url = "x".repeat(200 << 10);
+        let line = format!(r#"{{"event":"blocked","method":"GET","url":"http://h.example/{url}","reason":"r"}}"#);
+        let cut = lines.push(format!("{line}\n").as_bytes());
+        assert_eq!(cut.len(), 1);
+        assert!(matches!(LogEvent::parse(&cut[0]), Some(LogEvent::Blocked { host: Some(h), .. }) if h == "h.example"));
+    }
+
+    #[test]
+    fn a_pipelock_must_be_strict_and_have_read_what_it_was_sent() {
+        // SHA-256 of "abc".
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let said = |mode: &str, hash: &str| Startup { mode: mode.to_owned(), hash: hash.to_owned() };
+        assert_eq!(Startup::fault(Some(&said("strict", hash)), "abc"), None);
+        for (said, part) in [
+            (None, "has not said"),
+            (Some(said("balanced", hash)), "balanced"),
+            (Some(said("strict", "00")), hash),
+            (Some(said("strict", "")), hash),
+        ] {
+            let fault = Startup::fault(said.as_ref(), "abc");
+            assert!(fault.as_ref().is_some_and(|f| f.contains(part)), "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pipelock_that_runs_with_another_policy_is_not_brought_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(LogFile::open(&folder.path().join("log")).unwrap());
+        let feed = |yaml: &str| format!("file 600 {} /etc/pipelock/pipelock.yaml\n{yaml}run\n", yaml.len());
+        let (_stopper, stop) = crate::stop::channel();
+        let (strict, open) = ("mode: 'strict'\n", "version: 1\n");
+        for (sent, expected, part) in [
+            (feed(strict), strict, None),
+            (feed(open), open, Some("balanced")),
+            (feed("mode: 'strict'\n#\n"), strict, Some("was sent")),
+            ("run\n".to_owned(), strict, Some("has not said")),
+        ] {
+            let fake = crate::engine::fake::tests::with("pipelock").await;
+            let bytes = (sent.as_bytes(), expected);
+            match (bring_pipelock(&fake, "x", "pipelock", bytes, &log, &stop).await, part) {
+                (Ok(sidecar), None) => assert_eq!(sidecar.startup().borrow().as_ref().unwrap().mode, "strict"),
+                (Err(error @ BringError::Policy { .. }), Some(part)) => {
+                    assert!(error.to_string().contains(part), "{error}");
+                }
+                (result, _) => panic!("{sent:?}: {:?}", result.err()),
+            }
+        }
     }
 
     #[test]

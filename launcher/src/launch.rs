@@ -213,12 +213,19 @@ impl<'a, E: Engine> Launch<'a, E> {
 
     async fn bring(&self, container: &str, role: &str) -> Result<Sidecar, LaunchError> {
         let feed = self.supplies.feeds.get(container).map(|f| f.as_slice()).unwrap_or_default();
-        control::bring(self.engine, container, role, feed, self.log, self.stop).await.map_err(|error| match error {
+        let brought = match self.plan.policy(role) {
+            Some(yaml) => {
+                control::bring_pipelock(self.engine, container, role, (feed, yaml), self.log, self.stop).await
+            }
+            None => control::bring(self.engine, container, role, feed, self.log, self.stop).await,
+        };
+        brought.map_err(|error| match error {
             BringError::Stopped => LaunchError::Stopped,
             BringError::Engine(error) => LaunchError::Engine(error),
-            error @ (BringError::Feed { .. } | BringError::Ended { .. } | BringError::Late { .. }) => {
-                LaunchError::Bring(error)
-            }
+            error @ (BringError::Feed { .. }
+            | BringError::Ended { .. }
+            | BringError::Late { .. }
+            | BringError::Policy { .. }) => LaunchError::Bring(error),
         })
     }
 

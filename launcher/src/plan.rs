@@ -344,6 +344,16 @@ impl Plan {
         self.stages.iter().flat_map(|s| &s.lanes).flatten().filter_map(|a| a.undo(&self.owner)).collect()
     }
 
+    /// The policy that a pipelock of this role must run with; `None` for all other roles.
+    pub fn policy(&self, role: &str) -> Option<&str> {
+        match role {
+            "pipelock" => Some(&self.pipelock),
+            // One that is brought without a policy can match no file.
+            "route-pipelock" => Some(self.route_pipelock.as_deref().unwrap_or_default()),
+            _ => None,
+        }
+    }
+
     /// Every network and container of the plan.
     pub fn made(&self) -> (Vec<&NetworkSpec>, Vec<&ContainerSpec>) {
         let mut networks = Vec::new();

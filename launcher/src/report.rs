@@ -99,4 +99,23 @@ mod tests {
         assert_eq!(report.denied.len(), HOSTS_MAX + 1);
         assert_eq!(report.denied.get(REST).map(|d| d.0), Some(HOSTS_MAX as u64));
     }
+
+    #[test]
+    fn every_refusal_counts_and_none_brings_a_path_along() {
+        let mut report = Report::default();
+        let secret = "s3cret".repeat(40_000);
+        for line in [
+            r#"{"event":"header_dlp","method":"CONNECT","target":"h.example:443","header":"X-Note","action":"block","patterns":["P"]}"#,
+            r#"{"event":"body_dlp","method":"POST","url":"http://h.example/s3cret","action":"block","match_count":1,"patterns":["P"]}"#,
+            r#"{"event":"blocked","method":"GET","url":"https://h.example:443/s3cret","scanner":"core_dlp","reason":"core DLP match: P (critical)"}"#,
+            &format!(r#"{{"event":"blocked","method":"GET","url":"https://h.example/{secret}","scanner":"length","reason":"r"}}"#),
+        ] {
+            report.line("pipelock", line);
+        }
+        assert_eq!(report.denied.get("h.example").map(|d| d.0), Some(4));
+        let unread = format!(r#"{{"event":"blocked","method":"{secret}","url":"https://h.example/","reason":"r"}}"#);
+        report.line("pipelock", &unread);
+        assert_eq!(report.denied.get("(not said)").map(|d| d.0), Some(1));
+        assert!(report.reached.is_empty() && !format!("{report:?}").contains("s3cret"), "{report:?}");
+    }
 }

@@ -22,7 +22,7 @@ mod input;
 mod roles;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use input::FakeInput;
 

@@ -144,3 +144,21 @@ pub fn reachable(addresses: &Addresses) -> BTreeMap<String, std::net::Ipv4Addr> 
         (supervise::NAME.to_owned(), addresses.supervise),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_may_pass_in_the_header_that_cred_proxy_puts_it_into() {
+        for (auth, header) in [
+            (proxy::Auth::Bearer, Some("Authorization")),
+            (proxy::Auth::Token, Some("Authorization")),
+            (proxy::Auth::Basic, Some("Authorization")),
+            (proxy::Auth::Header("X-Goog-Api-Key".to_owned()), Some("X-Goog-Api-Key")),
+            (proxy::Auth::None, None),
+        ] {
+            assert_eq!(injected_header(&auth).as_deref(), header, "{auth:?}");
+        }
+    }
+}

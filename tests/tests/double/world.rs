@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use pipelock_config::{AgentPolicy, Policy};
+use pipelock_config::{AgentPolicy, Policy, RoutePolicy};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
@@ -106,8 +106,26 @@ pub fn pem(label: &str, der: &[u8]) -> String {
 
 /// A policy for hosts that are all on this machine, as the renderer writes it, with this test's paths and ports.
 pub fn yaml(allowlist: &[&str], passthrough: &[&str], allow_private: &[&str]) -> String {
+    rendered(Policy::for_agent(agent(allowlist, passthrough, allow_private)).unwrap())
+}
+
+/// The same for an agent that may bring credentials of its own.
+pub fn yaml_with_credentials(host: &str) -> String {
+    let policy = AgentPolicy { agent_credentials: true, ..agent(&[host], &[], &[host]) };
+    rendered(Policy::for_agent(policy).unwrap())
+}
+
+/// The same for route-pipelock, where our sidecars put credentials into these headers.
+pub fn yaml_of_routes(host: &str, credential_headers: &[&str]) -> String {
+    let AgentPolicy { listen, allowlist, passthrough, allow_private, .. } = agent(&[host], &[], &[host]);
+    let credential_headers = credential_headers.iter().map(|s| (*s).to_owned()).collect();
+    let policy = RoutePolicy { listen, allowlist, passthrough, allow_private, credential_headers };
+    rendered(Policy::for_routes(policy).unwrap())
+}
+
+fn agent(allowlist: &[&str], passthrough: &[&str], allow_private: &[&str]) -> AgentPolicy {
     let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-    let policy = Policy::for_agent(AgentPolicy {
+    AgentPolicy {
         // A flag says where: the real one takes no port 0 in two places.
         listen: "127.0.0.1:8888".parse().unwrap(),
         allowlist: own(allowlist),
@@ -115,8 +133,10 @@ pub fn yaml(allowlist: &[&str], passthrough: &[&str], allow_private: &[&str]) ->
         allow_private: own(allow_private),
         sidecars: Vec::new(),
         agent_credentials: false,
-    })
-    .unwrap();
+    }
+}
+
+fn rendered(policy: Policy) -> String {
     pipelock_config::render(&policy).replace("127.0.0.1:9090", "127.0.0.1:0").replace("/etc/pipelock/", "")
 }
 

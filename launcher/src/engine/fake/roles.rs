@@ -4,7 +4,7 @@
 /// What a container says when it starts.
 pub(super) fn at_start(role: &str) -> &'static str {
     match role {
-        "agent" | "pipelock" | "route-pipelock" => "bottle-init: ready\n",
+        "agent" => "bottle-init: ready\n",
         _ => "",
     }
 }
@@ -15,7 +15,12 @@ pub(super) fn is_one_shot(role: &str) -> bool {
 }
 
 /// Takes what is whole off the front of the input and gives the answers.
-pub(super) fn answers(role: &str, unread: &mut Vec<u8>, spoken: &mut bool) -> String {
+pub(super) fn answers(
+    role: &str,
+    unread: &mut Vec<u8>,
+    spoken: &mut bool,
+    policy: &mut Option<Vec<u8>>,
+) -> String {
     match role {
         "cred-proxy" => whole_lines(unread)
             .iter()
@@ -24,7 +29,8 @@ pub(super) fn answers(role: &str, unread: &mut Vec<u8>, spoken: &mut bool) -> St
                 true => "{\"event\":\"configured\"}\n",
             })
             .collect(),
-        "agent" | "pipelock" | "route-pipelock" => frames(unread),
+        "agent" => frames(unread, &mut None),
+        "pipelock" | "route-pipelock" => frames(unread, policy),
         _ => String::new(),
     }
 }
@@ -35,7 +41,8 @@ fn whole_lines(unread: &mut Vec<u8>) -> Vec<String> {
     String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect()
 }
 
-fn frames(unread: &mut Vec<u8>) -> String {
+/// A pipelock reads its policy when it is run or run again, and says which one and how strict it is.
+fn frames(unread: &mut Vec<u8>, policy: &mut Option<Vec<u8>>) -> String {
     let mut said = String::new();
     while let Some(end) = unread.iter().position(|b| *b == b'\n') {
         let line = String::from_utf8_lossy(&unread[..end]).into_owned();
@@ -47,13 +54,27 @@ fn frames(unread: &mut Vec<u8>) -> String {
                 if unread.len() < end + 1 + bytes {
                     return said;
                 }
+                if path.ends_with(".yaml") {
+                    *policy = Some(unread[end + 1..end + 1 + bytes].to_vec());
+                }
                 said.push_str(&format!("bottle-init: wrote {path}\n"));
             }
-            (Some("restart"), ..) => said.push_str("bottle-init: ready\n"),
+            (Some("run" | "restart"), ..) => {
+                said.push_str(&policy.as_deref().map(started).unwrap_or_default());
+                said.push_str("bottle-init: ready\n");
+            }
             (Some("probe"), Some(target), ..) => said.push_str(&format!("bottle-init: probed {target} 200 \n")),
             _ => {}
         }
         unread.drain(..end + 1 + bytes);
     }
     said
+}
+
+/// As pipelock itself says it; what does not ask for strict mode runs in the other.
+fn started(policy: &[u8]) -> String {
+    let strict = String::from_utf8_lossy(policy).lines().any(|line| matches!(line, "mode: strict" | "mode: 'strict'"));
+    let mode = if strict { "strict" } else { "balanced" };
+    let hash = super::digest(policy).trim_start_matches("sha256:").to_owned();
+    format!("{{\"event\":\"startup\",\"listen\":\"\",\"mode\":\"{mode}\",\"version\":\"2.3.0\",\"config_hash\":\"{hash}\"}}\n")
 }

@@ -44,6 +44,7 @@ pub(super) struct Container {
     input_ended: bool,
     unread: Vec<u8>,
     spoken: bool,
+    policy: Option<Vec<u8>>,
 }
 
 pub(super) struct Running {
@@ -126,6 +127,7 @@ impl State {
             input_ended: false,
             unread: Vec::new(),
             spoken: false,
+            policy: None,
         };
         self.containers.insert(spec.name.clone(), container);
         Ok(())
@@ -303,7 +305,8 @@ impl State {
 
     fn answer(&mut self, name: &str) {
         let Some(container) = self.containers.get_mut(name).filter(|c| c.runs()) else { return };
-        let text = roles::answers(&container.spec.role, &mut container.unread, &mut container.spoken);
+        let Container { spec, unread, spoken, policy, .. } = container;
+        let text = roles::answers(&spec.role, unread, spoken, policy);
         self.say(name, &text);
     }
 

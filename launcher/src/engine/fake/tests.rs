@@ -50,7 +50,7 @@ fn start(name: &str) -> Step {
 }
 
 /// Two calls: a network, and one container of a role on it.
-async fn with(role: &str) -> Fake {
+pub(crate) async fn with(role: &str) -> Fake {
     let fake = Fake::new();
     fake.add_image("image", ImageFacts::default());
     fake.apply(&network("net")).await.unwrap();
@@ -135,9 +135,9 @@ async fn roles_speak_their_wire() {
     let fake = with("pipelock").await;
     let mut streams = fake.attach("x").await.unwrap();
     fake.apply(&start("x")).await.unwrap();
-    assert_eq!(next(&mut streams).await.unwrap(), "bottle-init: ready\n");
     streams.input.write_all(b"file 600 5 /run/a\nab\ncdrun\nprobe h:443\n").await.unwrap();
-    assert_eq!(next(&mut streams).await.unwrap(), "bottle-init: wrote /run/a\nbottle-init: probed h:443 200 \n");
+    let said = "bottle-init: wrote /run/a\nbottle-init: ready\nbottle-init: probed h:443 200 \n";
+    assert_eq!(next(&mut streams).await.unwrap(), said);
     fake.say("x", "{\"level\":\"info\"}\n");
     assert_eq!(next(&mut streams).await.unwrap(), "{\"level\":\"info\"}\n");
 

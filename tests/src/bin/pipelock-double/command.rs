@@ -145,7 +145,7 @@ fn check(file: &std::path::Path, url: Option<&str>) -> Result<(), String> {
         let host = crate::guard::canonical(uri.host().unwrap_or_default());
         crate::guard::url(&config, url, &host).map_err(|no| format!("BLOCKED: {}", no.reason))?;
     }
-    log::tell("Config OK");
+    log::tell("Config validation: OK");
     Ok(())
 }
 

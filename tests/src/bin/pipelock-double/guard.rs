@@ -66,7 +66,7 @@ impl Network {
 pub fn url(config: &Config, url: &str, host: &str) -> Result<(), No> {
     let lower = url.split('#').next().unwrap_or_default().to_ascii_lowercase();
     if ["%0d", "%0a", "%250d", "%250a"].iter().any(|e| lower.contains(e)) {
-        return Err(No { scanner: "crlf_injection", reason: "encoded CR or LF in URL".into() });
+        return Err(No { scanner: "crlf_injection", reason: "CRLF injection sequence in URL".into() });
     }
     let path = lower.split('?').next().unwrap_or_default().replace("%2e", ".").replace("%2f", "/");
     if path.contains("/../") || path.ends_with("/..") {
@@ -77,13 +77,6 @@ pub fn url(config: &Config, url: &str, host: &str) -> Result<(), No> {
     }
     if let Some(pattern) = config.fetch_proxy.monitoring.blocklist.iter().find(|p| covers(p, host)) {
         return Err(No { scanner: "blocklist", reason: format!("domain blocked: {host} matches {pattern}") });
-    }
-    if let Ok(address) = host.parse::<IpAddr>()
-        && is_internal(address)
-        && !exempt(config, address)
-    {
-        let reason = format!("core SSRF: {host} is a private/internal IP address");
-        return Err(No { scanner: "core_ssrf", reason });
     }
     Ok(())
 }
@@ -216,7 +209,7 @@ mod tests {
             ("https://e.example/", "e.example", None),
             ("https://a.e.example/", "a.e.example", Some("allowlist")),
             ("https://xd.example/", "xd.example", Some("allowlist")),
-            ("https://10.0.0.1/", "10.0.0.1", Some("core_ssrf")),
+            ("https://10.0.0.1/", "10.0.0.1", None),
             ("https://10.0.0.2/", "10.0.0.2", None),
             ("https://e.example/a/../b", "e.example", Some("path_traversal")),
             ("https://e.example/a%0d%0ab", "e.example", Some("crlf_injection")),

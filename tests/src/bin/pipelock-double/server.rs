@@ -104,6 +104,9 @@ async fn own(shared: &Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -> 
         "/fetch" => forward::fetch(shared, peer, request).await,
         "/ws" => answer::text(StatusCode::NOT_FOUND, "WebSocket proxy not enabled"),
         path @ ("/metrics" | "/stats") if shared.live().config.metrics_listen.is_empty() => metrics(shared, path),
+        "/api/v1/killswitch" if request.method() != Method::POST => {
+            answer::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+        }
         "/api/v1/killswitch" | "/api/v1/killswitch/status" => {
             answer::text(StatusCode::SERVICE_UNAVAILABLE, "kill switch API not configured (no api_token)")
         }
