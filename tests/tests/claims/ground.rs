@@ -120,10 +120,6 @@ impl Ground {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The world's engine network.
-    pub fn network(&self) -> String {
-        self.world().network()
-    }
 
     /// The attacker's address.
     pub fn attacker_ip(&self) -> Ipv4Addr {
