@@ -122,14 +122,14 @@ fn a_credential_is_nowhere_but_on_its_route() {
     let secrets = [("the credential", world.canary()), ("the forwarded value", &forwarded)];
     let yaml = world.bottle_yaml(&site.clients());
     site.bottle("dev", &format!("{yaml}env:\n  FORWARDED: ${{FORWARDED}}\n"));
-    site.agent("coder", "dev");
+    site.agent("claims-hunt", "dev");
     let mut places: Vec<(String, Vec<u8>)> = Vec::new();
     let events = Events::watch(site.path("events"));
     let over = Arc::new(AtomicBool::new(false));
     let lines = watch_command_lines(&over);
     let images = images(&site);
 
-    let bottle = site.run("coder").env("FORWARDED", &forwarded).detached(&["sleep", "600"]);
+    let bottle = site.run("claims-hunt").env("FORWARDED", &forwarded).detached(&["sleep", "600"]);
     let id = bottle.id().to_owned();
     answers(&bottle, &["http://cred-proxy:9099/api/v1/echo"], "200");
     answers(&bottle, &["http://cred-proxy:9099/api/v1/leak"], "200");
@@ -147,7 +147,7 @@ fn a_credential_is_nowhere_but_on_its_route() {
     assert_eq!(with, Vec::<String>::new(), "the agent finds the credential");
     let (with, _) = hunted(&bottle, &forwarded);
     assert!(!with.is_empty() && with.iter().all(|p| p.starts_with("/proc/")), "a forwarded value is in environments alone: {with:?}");
-    for (what, args) in [("ps", &["ps", "--json"][..]), ("logs", &["logs", &id]), ("check", &["check", "coder"])] {
+    for (what, args) in [("ps", &["ps", "--json"][..]), ("logs", &["logs", &id]), ("check", &["check", "claims-hunt"])] {
         let said = site.launcher(args);
         places.push((format!("launcher {what}"), format!("{}{}", said.stdout, said.stderr).into_bytes()));
     }
@@ -157,7 +157,7 @@ fn a_credential_is_nowhere_but_on_its_route() {
     places.push(("launcher stop".to_owned(), format!("{}{}", stopped.stdout, stopped.stderr).into_bytes()));
     places.extend(files(&site.path("state")).into_iter().map(|(p, b)| (format!("{} at the end", p.display()), b)));
     // Once more without letting go: what the operator's own command says of a whole session.
-    let whole = site.run("coder").env("FORWARDED", &forwarded).to_end(&["true"]).ok();
+    let whole = site.run("claims-hunt").env("FORWARDED", &forwarded).to_end(&["true"]).ok();
     places.push(("launcher run".to_owned(), format!("{}{}", whole.stdout, whole.stderr).into_bytes()));
     over.store(true, Ordering::Relaxed);
     let lines = lines.join().unwrap();

@@ -53,7 +53,6 @@ fn tricks_with_names_and_ports_open_no_other_host() {
     let ip = ground.attacker_ip();
     let tricks = [
         format!("{ATTACKER}:443#{ALLOWED}"),
-        format!("{ATTACKER}:443@{ALLOWED}"),
         format!("{ALLOWED}@{ATTACKER}:443"),
         format!("{ALLOWED}:443@{ATTACKER}:443"),
         format!("{ATTACKER}.:443"),
@@ -70,6 +69,8 @@ fn tricks_with_names_and_ports_open_no_other_host() {
     let said = python(&ground.a, RAW, &tricks).ok().stdout;
     assert_eq!(said.lines().count(), tricks.len(), "{said}");
     assert!(said.lines().all(|line| !line.contains(" 200 ")), "{said}");
+    // What stands before the @ is no host: this may lead to the allowed one, or nowhere.
+    python(&ground.a, RAW, &[&format!("{ATTACKER}:443@{ALLOWED}"), &format!("{ATTACKER}:443@{ALLOWED}:443")]).ok();
     let said = python(&ground.a, RAW, &[&format!("{ALLOWED}:443")]).ok().stdout;
     assert!(said.contains(" 200 "), "{said}");
     ground.assert_attacker_is_alone();

@@ -80,7 +80,7 @@ impl Ground {
         let image = site.clients();
         let yaml = world.bottle_yaml(&image);
         site.bottle("a", &format!("{yaml}env:\n  FORWARDED: ${{FORWARDED}}\n  LITERAL: {LITERAL}\n"));
-        site.agent("a", "a");
+        site.agent("claims-a", "a");
         let opened = yaml.replace(
             &format!("allowlist: [{ALLOWED}]"),
             &format!(
@@ -89,10 +89,10 @@ impl Ground {
             ),
         );
         site.bottle("b", &opened);
-        site.agent("b", "b");
+        site.agent("claims-b", "b");
         let forwarded = tag("forwarded");
-        let a = site.run("a").env("FORWARDED", &forwarded).detached(&["sleep", "3600"]);
-        let b = site.run("b").detached(&["sleep", "3600"]);
+        let a = site.run("claims-a").env("FORWARDED", &forwarded).detached(&["sleep", "3600"]);
+        let b = site.run("claims-b").detached(&["sleep", "3600"]);
         let [x, y, z, _] = world.attacker_ip().octets();
         let control_ip = Ipv4Addr::from([x, y, z, 200]);
         let place = control_ip.to_string();
@@ -119,7 +119,6 @@ impl Ground {
     fn world(&self) -> MutexGuard<'_, World<'static>> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
 
     /// The attacker's address.
     pub fn attacker_ip(&self) -> Ipv4Addr {
@@ -198,9 +197,8 @@ impl Drop for Lease {
         let nobody = |held: &mut Held| held.1 == 0;
         let (mut held, _) = TAKEN.wait_timeout_while(held, LINGER, nobody).unwrap_or_else(PoisonError::into_inner);
         if held.1 == 0 {
-            // Taken down under the lock: whoever comes now makes a new one. The last reference is `self`'s.
-            let last = held.0.take();
-            drop(last);
+            // Whoever comes now makes new ones. The last reference is this lease's own.
+            held.0 = None;
         }
     }
 }

@@ -24,8 +24,8 @@ fn the_hostile_agent_gets_nowhere() {
     let lines: String = env.iter().map(|(name, value)| format!("  {name}: \"{value}\"\n")).collect();
     let yaml = world.bottle_yaml(&site.hostile());
     site.bottle("dev", &format!("{yaml}workspace: none\nenv:\n{lines}"));
-    site.agent("hostile", "dev");
-    let ran = site.run("hostile").args(&["--headless"]).to_end(&[]);
+    site.agent("claims-hostile", "dev");
+    let ran = site.run("claims-hostile").args(&["--headless"]).to_end(&[]);
     let rows: Vec<Row> = ran.stdout.lines().filter_map(Row::parse).collect();
     let broke: Vec<&Row> = rows.iter().filter(|row| !row.held).collect();
     assert!(rows.len() > 40 && broke.is_empty(), "{broke:#?} of {}: {ran:#?}", rows.len());

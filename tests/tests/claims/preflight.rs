@@ -10,13 +10,13 @@ fn neither_preflight_nor_plan_shows_a_secret() {
     let (forwarded, literal) = (tag("forwarded"), tag("literal"));
     let yaml = world.bottle_yaml(&site.clients());
     site.bottle("dev", &format!("{yaml}env:\n  FORWARDED: ${{FORWARDED}}\n  LITERAL: {literal}\n"));
-    site.agent("coder", "dev");
-    let run = |args: &[&str]| site.run("coder").env("FORWARDED", &forwarded).args(args).to_end(&["true"]);
+    site.agent("claims-preflight", "dev");
+    let run = |args: &[&str]| site.run("claims-preflight").env("FORWARDED", &forwarded).args(args).to_end(&["true"]);
     let json = run(&["--dry-run", "--output", "json"]).ok();
     let text = run(&["--dry-run"]).ok();
     // Without --yes the page is shown, and nobody is there to say yes.
     let mut asked = site.command();
-    let asked = asked.args(["run", "coder"]).env("FORWARDED", &forwarded).output().unwrap();
+    let asked = asked.args(["run", "claims-preflight"]).env("FORWARDED", &forwarded).output().unwrap();
     let page = String::from_utf8_lossy(&asked.stderr).into_owned();
     assert_eq!(asked.status.code(), Some(130), "{page}");
     serde_json::from_str::<serde_json::Value>(&json.stdout).expect("the plan is JSON");

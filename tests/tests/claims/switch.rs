@@ -60,8 +60,8 @@ fn the_first_processes_user_is_never_the_agents() {
     let image = site.clients();
     for (user, reserved) in [("\"64999\"", true), ("\"64999:0\"", true), ("\"1234\"", false)] {
         site.bottle("dev", &format!("agent:\n  provider: shell\n  image: {image}\n  user: {user}\n"));
-        site.agent("coder", "dev");
-        let ran = site.run("coder").to_end(&["id", "-u"]);
+        site.agent("claims-switch", "dev");
+        let ran = site.run("claims-switch").to_end(&["id", "-u"]);
         match reserved {
             true => assert!(ran.status == 125 || ran.status == 2, "{user}: {ran:#?}"),
             false => assert_eq!((ran.status, ran.stdout.trim()), (0, "1234"), "{ran:#?}"),
@@ -78,10 +78,10 @@ fn the_whole_bottle_ends_with_its_keeper() {
     let Some(site) = Site::new() else { return };
     let world = World::start(&site);
     site.bottle("dev", &world.bottle_yaml(&site.clients()));
-    site.agent("coder", "dev");
+    site.agent("claims-keeper", "dev");
     // The agent does what it can to stay: it ignores signals and tries to hold the first process's input open.
     let stay = "trap '' HUP TERM INT; exec 9</proc/1/fd/0; while :; do sleep 1; done";
-    let bottle = site.run("coder").detached(&["sh", "-c", stay]);
+    let bottle = site.run("claims-keeper").detached(&["sh", "-c", stay]);
     let names: Vec<String> =
         ["agent", "pipelock", "route-pipelock", "cred-proxy"].iter().map(|role| bottle.container(role)).collect();
     let running = |name: &String| inspect(name)["State"]["Running"] == json!(true);
