@@ -13,7 +13,8 @@ fn root() -> PathBuf {
 /// The rows of the tables of claims: sentence and second cell.
 fn claims(text: &str) -> Vec<(String, String)> {
     let part = text.split("\n## ").find(|part| part.starts_with("Claims\n")).unwrap_or_default();
-    let rows = part.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---") && !line.starts_with("| claim "));
+    let rows =
+        part.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---") && !line.starts_with("| claim "));
     rows.map(|line| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         (cells.first().copied().unwrap_or_default().to_owned(), cells.get(1).copied().unwrap_or_default().to_owned())
@@ -45,7 +46,8 @@ fn every_claim_names_a_test_that_is_there() {
 #[test]
 fn every_test_of_the_claims_is_named_by_one() {
     let text = std::fs::read_to_string(root().join("THREATS.md")).unwrap();
-    let named: BTreeSet<String> = claims(&text).into_iter().map(|(_, cell)| cell.trim_matches('`').to_owned()).collect();
+    let named: BTreeSet<String> =
+        claims(&text).into_iter().map(|(_, cell)| cell.trim_matches('`').to_owned()).collect();
     for entry in std::fs::read_dir(root().join("tests/tests/claims")).unwrap().flatten() {
         let file = format!("tests/tests/claims/{}", entry.file_name().to_string_lossy());
         for test in tests(&entry.path()) {
@@ -56,6 +58,7 @@ fn every_test_of_the_claims_is_named_by_one() {
 
 #[test]
 fn a_claim_without_a_test_is_found() {
-    let read = claims("# T\n\n## Claims\n\n| claim | test |\n|---|---|\n| a | `f::t` |\n| b | |\n\n## Rest\n| c | d |\n");
+    let read =
+        claims("# T\n\n## Claims\n\n| claim | test |\n|---|---|\n| a | `f::t` |\n| b | |\n\n## Rest\n| c | d |\n");
     assert_eq!(read, [("a".to_owned(), "`f::t`".to_owned()), ("b".to_owned(), String::new())]);
 }

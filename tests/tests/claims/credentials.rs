@@ -146,8 +146,12 @@ fn a_credential_is_nowhere_but_on_its_route() {
     assert!(seen > 1000, "all is looked at: {seen}");
     assert_eq!(with, Vec::<String>::new(), "the agent finds the credential");
     let (with, _) = hunted(&bottle, &forwarded);
-    assert!(!with.is_empty() && with.iter().all(|p| p.starts_with("/proc/")), "a forwarded value is in environments alone: {with:?}");
-    for (what, args) in [("ps", &["ps", "--json"][..]), ("logs", &["logs", &id]), ("check", &["check", "claims-hunt"])] {
+    assert!(
+        !with.is_empty() && with.iter().all(|p| p.starts_with("/proc/")),
+        "a forwarded value is in environments alone: {with:?}"
+    );
+    for (what, args) in [("ps", &["ps", "--json"][..]), ("logs", &["logs", &id]), ("check", &["check", "claims-hunt"])]
+    {
         let said = site.launcher(args);
         places.push((format!("launcher {what}"), format!("{}{}", said.stdout, said.stderr).into_bytes()));
     }
@@ -178,7 +182,8 @@ fn a_credential_is_nowhere_but_on_its_route() {
         }
     }
     let api: Vec<_> = world.seen("api").into_iter().filter(|e| e.contains(world.canary())).collect();
-    let on_route = |e: &Evidence| matches!(e, Evidence::Request { host, path, .. } if host == ROUTED && path.starts_with("/v1/"));
+    let on_route =
+        |e: &Evidence| matches!(e, Evidence::Request { host, path, .. } if host == ROUTED && path.starts_with("/v1/"));
     assert!(api.len() == 2 && api.iter().all(on_route), "{api:#?}");
     site.assert_nothing_left();
 }
@@ -199,7 +204,10 @@ fn images(site: &Site) -> Vec<(String, Vec<u8>)> {
     let references = launcher::images::references();
     let mut all = Vec::new();
     for reference in [&references.cred_proxy, &references.wall, &site.pipelock()] {
-        all.push((format!("history of {reference}"), docker(&["history", "--no-trunc", reference]).stdout.into_bytes()));
+        all.push((
+            format!("history of {reference}"),
+            docker(&["history", "--no-trunc", reference]).stdout.into_bytes(),
+        ));
         let saved = Command::new("docker").args(["save", reference]).output().unwrap();
         all.push((format!("image {reference}"), saved.stdout));
     }

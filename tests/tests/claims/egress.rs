@@ -150,11 +150,21 @@ fn a_name_that_leads_inside_is_refused() {
     let word = tag("inside");
     let serve = format!("mkdir /w && echo {word} > /w/index.html && cd /w && exec python3 -m http.server 80");
     let server = Plain::start(&[
-        "--network", net.id(), "--network-alias", REBINDING, "--network-alias", TRUSTED, &image, "sh", "-c", &serve,
+        "--network",
+        net.id(),
+        "--network-alias",
+        REBINDING,
+        "--network-alias",
+        TRUSTED,
+        &image,
+        "sh",
+        "-c",
+        &serve,
     ]);
     let pipelock = ground.b.container("pipelock");
     docker(&["network", "connect", net.id(), &pipelock]).ok();
-    let up = || server.exec(&["curl", "-sS", "--noproxy", "*", "http://127.0.0.1/"]).stdout.contains(&word).then_some(());
+    let up =
+        || server.exec(&["curl", "-sS", "--noproxy", "*", "http://127.0.0.1/"]).stdout.contains(&word).then_some(());
     bottle_tests::harness::wait_until("the private server answers", up);
     let refused = answers(&ground.b, &[&format!("http://{REBINDING}/")], "403");
     let allowed = answers(&ground.b, &[&format!("http://{TRUSTED}/")], "200");

@@ -61,7 +61,8 @@ fn nothing_outside_can_use_a_sidecar() {
     let taken = || pids.map(accepted);
     let before = taken();
     let own: Vec<&str> = places.iter().copied().filter(|p| p.ends_with(":8888") || p.ends_with(":9099")).collect();
-    let dial = "for p in \"$@\"; do timeout 1 bash -c \"exec 3<>/dev/tcp/${p%:*}/${p##*:}\" 2>/dev/null & done; wait; true";
+    let dial =
+        "for p in \"$@\"; do timeout 1 bash -c \"exec 3<>/dev/tcp/${p%:*}/${p##*:}\" 2>/dev/null & done; wait; true";
     let host = Command::new("bash").args(["-c", dial, "bash"]).args(&own).uid(65_534).gid(65_534).status().unwrap();
     assert!(host.success(), "the host's user can dial");
     assert_eq!(taken(), before, "a sidecar took a connection of the host's");
@@ -103,11 +104,16 @@ fn accepted(pid: i64) -> u64 {
 fn listeners(pid: i64) -> Vec<(Ipv4Addr, u16)> {
     let table = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap();
     let hex = |text: &str| u32::from_str_radix(text, 16).ok();
-    let four = table("tcp").lines().skip(1).filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (ip, port) = fields.get(1)?.split_once(':')?;
-        (fields.get(3) == Some(&"0A")).then_some((Ipv4Addr::from(hex(ip)?.swap_bytes()), u16::try_from(hex(port)?).ok()?))
-    }).collect();
+    let four = table("tcp")
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (ip, port) = fields.get(1)?.split_once(':')?;
+            (fields.get(3) == Some(&"0A"))
+                .then_some((Ipv4Addr::from(hex(ip)?.swap_bytes()), u16::try_from(hex(port)?).ok()?))
+        })
+        .collect();
     let six = table("tcp6").lines().skip(1).filter(|l| l.split_whitespace().nth(3) == Some("0A")).count();
     assert_eq!(six, 0, "nobody listens on IPv6");
     four
@@ -121,7 +127,9 @@ fn subnets_outside_the_private_ranges_are_refused() {
     site.agent("claims-subnets", "dev");
     let config = site.path("config/bottle/config.toml");
     let before = std::fs::read_to_string(&config).unwrap();
-    for (pool, good) in [("10.213.0.0/16", true), ("198.18.0.0/16", false), ("100.64.0.0/16", false), ("8.8.0.0/16", false)] {
+    for (pool, good) in
+        [("10.213.0.0/16", true), ("198.18.0.0/16", false), ("100.64.0.0/16", false), ("8.8.0.0/16", false)]
+    {
         std::fs::write(&config, format!("{before}subnet_pool = \"{pool}\"\n")).unwrap();
         let planned = site.run("claims-subnets").args(&["--dry-run"]).to_end(&["true"]);
         assert_eq!(planned.status == 0, good, "{pool}: {planned:#?}");

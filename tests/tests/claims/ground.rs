@@ -4,7 +4,7 @@
 //! wildcard, passthrough, private hosts, the agent's own credentials. Both stay up while any claim holds a [`Lease`].
 
 use super::docker::{Plain, addresses};
-use bottle_tests::harness::{Bottle, Output, Site, World};
+use bottle_tests::harness::{Bottle, Output, Site, World, wait_until};
 use bottle_tests::world::Evidence;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
@@ -145,12 +145,26 @@ impl Ground {
         &self.canary
     }
 
-    /// What a host of the world saw.
+    /// What a host of the world saw until now: the control's own request, which comes last, has to be among it.
+    #[track_caller]
     pub fn seen(&self, role: &str) -> Vec<Evidence> {
+        let marker = tag("until-now");
+        let ip = match role {
+            "api" => Some(self.api_ip()),
+            "attacker" => Some(self.attacker_ip),
+            _ => None,
+        };
+        if let Some(ip) = ip {
+            self.control.exec(&["curl", "-sS", "-m", "20", &format!("http://{ip}/{marker}")]);
+            wait_until("the control's request is seen", || {
+                self.world().seen(role).iter().any(|e| e.contains(&marker)).then_some(())
+            });
+        }
         self.world().seen(role)
     }
 
     /// What a host of the world saw that holds a text.
+    #[track_caller]
     pub fn seen_with(&self, role: &str, text: &str) -> Vec<Evidence> {
         self.seen(role).into_iter().filter(|e| e.contains(text)).collect()
     }

@@ -23,7 +23,10 @@ fn every_container_is_confined_in_the_same_way() {
         assert!(matches!(&host["CapAdd"], Value::Null) || host["CapAdd"] == json!([]), "{role}: {}", host["CapAdd"]);
         assert_eq!(host["Privileged"], json!(false), "{role}");
         let options: Vec<&str> = host["SecurityOpt"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        assert!(options.iter().any(|o| o.starts_with("no-new-privileges") && !o.ends_with("false")), "{role}: {options:?}");
+        assert!(
+            options.iter().any(|o| o.starts_with("no-new-privileges") && !o.ends_with("false")),
+            "{role}: {options:?}"
+        );
         let profile = options.iter().find_map(|o| o.strip_prefix("seccomp=")).unwrap_or_default();
         let profile: Value = serde_json::from_str(profile).unwrap_or_else(|e| panic!("{role} has no profile: {e}"));
         assert_ne!(profile["defaultAction"], json!("SCMP_ACT_ALLOW"), "{role}");
@@ -37,7 +40,11 @@ fn every_container_is_confined_in_the_same_way() {
             assert!(host[limit].as_i64().is_some_and(|n| n > 0), "{role} has no {limit}: {}", host[limit]);
         }
         let log = &host["LogConfig"]["Config"];
-        assert!(host["LogConfig"]["Type"] == json!("none") || log["max-size"].is_string(), "{role}: {}", host["LogConfig"]);
+        assert!(
+            host["LogConfig"]["Type"] == json!("none") || log["max-size"].is_string(),
+            "{role}: {}",
+            host["LogConfig"]
+        );
         assert!(matches!(facts["Config"]["Healthcheck"]["Test"][0].as_str(), None | Some("NONE")), "{role}");
     }
     // The same engine gives a container that asks for nothing all of it: the words above mean something.

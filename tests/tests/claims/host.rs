@@ -81,8 +81,10 @@ fn own_addresses() -> Vec<Ipv4Addr> {
     let table = std::fs::read_to_string("/proc/net/fib_trie").unwrap();
     let lines: Vec<&str> = table.lines().map(str::trim).collect();
     let local = lines.windows(2).filter(|pair| pair[1].starts_with("/32 host LOCAL"));
-    let mut found: Vec<Ipv4Addr> =
-        local.filter_map(|pair| pair[0].trim_start_matches("|-- ").parse().ok()).filter(|a: &Ipv4Addr| !a.is_loopback()).collect();
+    let mut found: Vec<Ipv4Addr> = local
+        .filter_map(|pair| pair[0].trim_start_matches("|-- ").parse().ok())
+        .filter(|a: &Ipv4Addr| !a.is_loopback())
+        .collect();
     found.sort();
     found.dedup();
     found
@@ -129,7 +131,8 @@ fn no_packet_reaches_the_outside_past_the_sidecars() {
     let dial = "import socket,sys\nfor place in sys.argv[1:]:\n  s=socket.socket(); s.settimeout(1)\n  \
                 try: s.connect((place.split(':')[0],int(place.split(':')[1]))); print('connected',place)\n  \
                 except OSError: pass\n";
-    let places = [format!("{attacker}:443"), format!("{attacker}:22"), format!("{api}:443"), "169.254.169.254:80".to_owned()];
+    let places =
+        [format!("{attacker}:443"), format!("{attacker}:22"), format!("{api}:443"), "169.254.169.254:80".to_owned()];
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     let said = python(&ground.a, dial, &places);
     assert_eq!((said.status, said.stdout.as_str()), (0, ""), "{said:#?}");

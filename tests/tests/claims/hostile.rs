@@ -43,7 +43,8 @@ fn the_hostile_agent_gets_nowhere() {
 fn host_addresses() -> String {
     let format = "{{range .IPAM.Config}}{{.Gateway}}{{end}}";
     let gateway = docker(&["network", "inspect", "bridge", "-f", format]).ok().stdout;
-    let own = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|s| s.connect("198.51.100.1:9").and_then(|()| s.local_addr()));
+    let own =
+        std::net::UdpSocket::bind("0.0.0.0:0").and_then(|s| s.connect("198.51.100.1:9").and_then(|()| s.local_addr()));
     let all = std::iter::once(gateway.trim().to_owned()).chain(own.ok().map(|a| a.ip().to_string()));
     all.filter(|a| !a.is_empty()).collect::<Vec<_>>().join(",")
 }

@@ -6,7 +6,8 @@ use super::ground::{Lease, python};
 fn the_agent_has_no_privileges() {
     let Some(ground) = Lease::take() else { return };
     let status = ground.a.exec(&["cat", "/proc/self/status"]).ok().stdout;
-    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim();
+    let field =
+        |name: &str| status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim();
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(u64::from_str_radix(field(set), 16), Ok(0), "{set}");
     }

@@ -20,7 +20,9 @@ fn neither_preflight_nor_plan_shows_a_secret() {
     let page = String::from_utf8_lossy(&asked.stderr).into_owned();
     assert_eq!(asked.status.code(), Some(130), "{page}");
     serde_json::from_str::<serde_json::Value>(&json.stdout).expect("the plan is JSON");
-    for (what, said) in [("json", json.stdout + &json.stderr), ("text", text.stdout + &text.stderr), ("preflight", page)] {
+    for (what, said) in
+        [("json", json.stdout + &json.stderr), ("text", text.stdout + &text.stderr), ("preflight", page)]
+    {
         for (whose, secret) in [("route", world.canary()), ("environment", &forwarded), ("manifest", &literal)] {
             assert!(!said.contains(secret), "{what} shows the {whose}'s: {said}");
         }

@@ -51,7 +51,8 @@ fn files_for_clients_that_are_not_in_the_image_hold_the_same_certificates() {
     let subjects = "openssl pkcs12 -in /.bottle/cacerts.p12 -nokeys -passin pass:changeit";
     let name = own.rsplit("CN = ").next().unwrap_or_default().to_owned();
     assert!(!name.is_empty() && ground.a.sh(subjects).ok().stdout.contains(&name), "{own}");
-    let node = ground.a.sh("test \"$NODE_EXTRA_CA_CERTS\" = /.bottle/ca.pem && openssl x509 -in $NODE_EXTRA_CA_CERTS -noout");
+    let node =
+        ground.a.sh("test \"$NODE_EXTRA_CA_CERTS\" = /.bottle/ca.pem && openssl x509 -in $NODE_EXTRA_CA_CERTS -noout");
     assert_eq!(node.status, 0, "{node:#?}");
     // Java reads its store in its own way; where this machine has its tool, that is asked too.
     let store = ground.site.path("store.p12");
@@ -74,11 +75,15 @@ fn files_for_clients_that_are_not_in_the_image_hold_the_same_certificates() {
 #[test]
 fn every_bottle_has_a_ca_of_its_own() {
     let Some(ground) = Lease::take() else { return };
-    let (a, b) = (ground.a.exec(&["cat", "/.bottle/ca.pem"]).ok().stdout, ground.b.exec(&["cat", "/.bottle/ca.pem"]).ok().stdout);
+    let (a, b) = (
+        ground.a.exec(&["cat", "/.bottle/ca.pem"]).ok().stdout,
+        ground.b.exec(&["cat", "/.bottle/ca.pem"]).ok().stdout,
+    );
     assert!(a.contains("BEGIN CERTIFICATE") && b.contains("BEGIN CERTIFICATE"));
     assert_ne!(a, b);
     let with = |ca: &str| {
-        let script = format!("printf '%s' \"$1\" > /tmp/ca.pem && curl -sS --cacert /tmp/ca.pem https://{ALLOWED}/public/ca");
+        let script =
+            format!("printf '%s' \"$1\" > /tmp/ca.pem && curl -sS --cacert /tmp/ca.pem https://{ALLOWED}/public/ca");
         ground.a.exec(&["sh", "-c", &script, "sh", ca]).status
     };
     assert_eq!(with(&b), 60, "a's traffic is not signed by b's CA");
@@ -105,7 +110,9 @@ fn the_cas_keys_are_on_no_disk() {
     // A container of the clients' image that is in no bottle: what the image itself holds (test keys of a library).
     let image = count("docker export \"$1\"", ground.control.id());
     for bottle in [&ground.a, &ground.b] {
-        for (role, known) in [("agent", image.as_str()), ("pipelock", "0"), ("route-pipelock", "0"), ("cred-proxy", "0")] {
+        for (role, known) in
+            [("agent", image.as_str()), ("pipelock", "0"), ("route-pipelock", "0"), ("cred-proxy", "0")]
+        {
             let keys = count("docker export \"$1\"", &bottle.container(role));
             assert_eq!(keys, known, "{role} has a key on its disk");
         }
