@@ -165,8 +165,13 @@ fn choose_id(here: &Here, args: &Run, order: &mut Order, facts: &Facts) -> Resul
     let root = here.state()?;
     let ids = here.ids(&root)?;
     let on_engine = |id: &str| {
-        let agent = plan::Names::of(id).agent;
-        facts.engine.as_ref().is_some_and(|e| e.containers.contains(&agent))
+        // A bottle that is just going has no containers any more, and networks still.
+        let names = plan::Names::of(id);
+        let taken = |e: &crate::engine::EngineFacts| {
+            let networks = [&names.internal, &names.egress, &names.routes];
+            e.containers.contains(&names.agent) || networks.iter().any(|n| e.networks.contains_key(*n))
+        };
+        facts.engine.as_ref().is_some_and(taken)
     };
     let free = |id: &String| !ids.contains(id) && !on_engine(id);
     let chosen = match &args.name {

@@ -4,7 +4,7 @@
 //! wildcard, passthrough, private hosts, the agent's own credentials. Both stay up while any claim holds a [`Lease`].
 
 use super::docker::{Plain, addresses};
-use bottle_tests::harness::{Bottle, Output, Site, World};
+use bottle_tests::harness::{Bottle, Output, Site, World, wait_until};
 use bottle_tests::world::Evidence;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
@@ -77,10 +77,14 @@ impl Ground {
     fn make() -> Option<Self> {
         let site: &'static Site = Box::leak(Box::new(Site::new()?));
         let world = World::start(site);
+        // Names of their own: the ground before this one may still be going.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let (agent_a, agent_b) = (format!("claims-a-{number}"), format!("claims-b-{number}"));
         let image = site.clients();
         let yaml = world.bottle_yaml(&image);
         site.bottle("a", &format!("{yaml}env:\n  FORWARDED: ${{FORWARDED}}\n  LITERAL: {LITERAL}\n"));
-        site.agent("claims-a", "a");
+        site.agent(&agent_a, "a");
         let opened = yaml.replace(
             &format!("allowlist: [{ALLOWED}]"),
             &format!(
@@ -89,10 +93,10 @@ impl Ground {
             ),
         );
         site.bottle("b", &opened);
-        site.agent("claims-b", "b");
+        site.agent(&agent_b, "b");
         let forwarded = tag("forwarded");
-        let a = site.run("claims-a").env("FORWARDED", &forwarded).detached(&["sleep", "3600"]);
-        let b = site.run("claims-b").detached(&["sleep", "3600"]);
+        let a = site.run(&agent_a).env("FORWARDED", &forwarded).detached(&["sleep", "3600"]);
+        let b = site.run(&agent_b).detached(&["sleep", "3600"]);
         let [x, y, z, _] = world.attacker_ip().octets();
         let control_ip = Ipv4Addr::from([x, y, z, 200]);
         let place = control_ip.to_string();
@@ -145,12 +149,26 @@ impl Ground {
         &self.canary
     }
 
-    /// What a host of the world saw.
+    /// What a host of the world saw until now: the control's own request, which comes last, has to be among it.
+    #[track_caller]
     pub fn seen(&self, role: &str) -> Vec<Evidence> {
+        let marker = tag("until-now");
+        let ip = match role {
+            "api" => Some(self.api_ip()),
+            "attacker" => Some(self.attacker_ip),
+            _ => None,
+        };
+        if let Some(ip) = ip {
+            self.control.exec(&["curl", "-sS", "-m", "20", &format!("http://{ip}/{marker}")]);
+            wait_until("the control's request is seen", || {
+                self.world().seen(role).iter().any(|e| e.contains(&marker)).then_some(())
+            });
+        }
         self.world().seen(role)
     }
 
     /// What a host of the world saw that holds a text.
+    #[track_caller]
     pub fn seen_with(&self, role: &str, text: &str) -> Vec<Evidence> {
         self.seen(role).into_iter().filter(|e| e.contains(text)).collect()
     }

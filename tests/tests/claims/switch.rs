@@ -80,7 +80,7 @@ fn the_whole_bottle_ends_with_its_keeper() {
     site.bottle("dev", &world.bottle_yaml(&site.clients()));
     site.agent("claims-keeper", "dev");
     // The agent does what it can to stay: it ignores signals and tries to hold the first process's input open.
-    let stay = "trap '' HUP TERM INT; exec 9</proc/1/fd/0; while :; do sleep 1; done";
+    let stay = "trap '' HUP TERM INT; (exec 9</proc/1/fd/0; sleep 600) & while :; do sleep 1; done";
     let bottle = site.run("claims-keeper").detached(&["sh", "-c", stay]);
     let names: Vec<String> =
         ["agent", "pipelock", "route-pipelock", "cred-proxy"].iter().map(|role| bottle.container(role)).collect();
