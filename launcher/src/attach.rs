@@ -355,7 +355,11 @@ fn show(to: &mut impl Write, bytes: &[u8]) {
 /// A line in between, also on a terminal in raw mode, where a newline does not return the carriage.
 fn notice(ui: Ui, raw: bool, text: &str) {
     let text = crate::ui::clean(text);
-    if raw { show(&mut std::io::stderr(), format!("\r\n[bottle] {text}\r\n").as_bytes()) } else { ui.line(&format!("[bottle] {text}")) }
+    if raw {
+        show(&mut std::io::stderr(), format!("\r\n[bottle] {text}\r\n").as_bytes())
+    } else {
+        ui.line(&format!("[bottle] {text}"))
+    }
 }
 
 /// The exit status of a part that ended.

@@ -345,12 +345,7 @@ impl LogFile {
         if role != "keeper" {
             self.report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).line(role, line);
         }
-        let entry = LogLine {
-            time: now(),
-            role: role.to_owned(),
-            stream: stream.to_owned(),
-            line: line.to_owned(),
-        };
+        let entry = LogLine { time: now(), role: role.to_owned(), stream: stream.to_owned(), line: line.to_owned() };
         let Ok(mut bytes) = serde_json::to_vec(&entry) else { return };
         bytes.push(b'\n');
         let mut guard = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -443,7 +438,8 @@ mod tests {
 
     #[test]
     fn ids_have_a_form() {
-        for (text, good) in [("coder", true), ("a-2", true), ("", false), ("-a", false), ("A", false), ("../x", false)] {
+        for (text, good) in [("coder", true), ("a-2", true), ("", false), ("-a", false), ("A", false), ("../x", false)]
+        {
             assert_eq!(is_id(text), good, "{text}");
         }
         assert_eq!(candidates("a").take(3).collect::<Vec<_>>(), ["a", "a-2", "a-3"]);

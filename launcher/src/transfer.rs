@@ -150,7 +150,8 @@ impl<E: Engine> Saver for Home<'_, E> {
         (self.progress)("saving the workspace");
         let to = self.dir.workspace();
         let reader = tokio_util::io::SyncIoBridge::new(archive);
-        let saved = tokio::task::spawn_blocking(move || workspace::save(reader, &to, workspace::Limits::default())).await;
+        let saved =
+            tokio::task::spawn_blocking(move || workspace::save(reader, &to, workspace::Limits::default())).await;
         let saved = saved.map_err(|_| "the thread that saves the workspace panicked".to_owned())?;
         saved.map(|_| ()).map_err(|e| crate::error::chain(&e))
     }

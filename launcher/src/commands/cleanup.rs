@@ -89,10 +89,8 @@ async fn sweep_all<E: Engine>(here: &Here, engine: &E, name: &str) -> Result<Swe
     });
     living.extend(swept.elsewhere.iter().map(|(id, _)| id.clone()));
     let observed = engine.observe(&state::host_hash(), &root.hash()).await?;
-    let recorded: BTreeMap<_, _> = held
-        .values()
-        .filter_map(|session| Some((session.dir.id().to_owned(), session.dir.recorded()?)))
-        .collect();
+    let recorded: BTreeMap<_, _> =
+        held.values().filter_map(|session| Some((session.dir.id().to_owned(), session.dir.recorded()?))).collect();
     let decided = sweep(&observed, &recorded, &living);
     swept.strangers = decided.strangers;
     for (id, stages) in decided.dead {
@@ -166,7 +164,10 @@ fn forget(here: &Here, id: &str) -> Result<Exit, Failure> {
     let dir = here.bottle(id)?;
     let io = |e: std::io::Error| Failure::launch(format!("the folder of {} cannot be removed: {e}", dir.id()), None);
     let Some(session) = dir.lock().map_err(io)? else {
-        return Err(Failure::usage(format!("{} is running", dir.id()), format!("stop it first: launcher stop {}", dir.id())));
+        return Err(Failure::usage(
+            format!("{} is running", dir.id()),
+            format!("stop it first: launcher stop {}", dir.id()),
+        ));
     };
     if session.dir.recorded().is_some() {
         return Err(Failure::usage(

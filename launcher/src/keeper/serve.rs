@@ -3,9 +3,7 @@
 use super::Shared;
 use crate::engine::{Chunk, Engine, ExecSpec, Kind, Streams};
 use crate::exit::Exit;
-use crate::keeper_socket::{
-    Ending, Frame, Hello, INPUT_UNDER_WAY_MAX, Reader, ToClient, ToKeeper, Writer, split,
-};
+use crate::keeper_socket::{Ending, Frame, Hello, INPUT_UNDER_WAY_MAX, Reader, ToClient, ToKeeper, Writer, split};
 use crate::stop::Level;
 use futures_util::StreamExt;
 use std::sync::Arc;
@@ -218,7 +216,11 @@ async fn exec<E: Engine>(
 }
 
 /// Hands input to a program. A program that reads no more is no error of the client.
-async fn feed(mut input: Box<dyn AsyncWrite + Send + Unpin>, mut typed: mpsc::Receiver<Typed>, taken: mpsc::Sender<()>) {
+async fn feed(
+    mut input: Box<dyn AsyncWrite + Send + Unpin>,
+    mut typed: mpsc::Receiver<Typed>,
+    taken: mpsc::Sender<()>,
+) {
     while let Some(piece) = typed.recv().await {
         match piece {
             Typed::Bytes(bytes) => {

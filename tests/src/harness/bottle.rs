@@ -39,8 +39,7 @@ impl<'a> Run<'a> {
     #[track_caller]
     pub fn detached(mut self, program: &[&str]) -> Bottle<'a> {
         self.command.arg("--detach");
-        let output: Output =
-            with_program(&mut self.command, program).output().expect("the launcher can be run").into();
+        let output: Output = with_program(&mut self.command, program).output().expect("the launcher can be run").into();
         let output = output.ok();
         let id = output.stderr.lines().find_map(|l| l.split_once(" goes on: ")).map(|(id, _)| id.to_owned());
         let id = id.unwrap_or_else(|| panic!("no id in {output:#?}"));
@@ -137,7 +136,9 @@ impl<'a> Bottle<'a> {
     /// Waits until the agent's container has a file.
     #[track_caller]
     pub fn wait_for_file(&self, path: &str) {
-        wait_until(&format!("{path} in {}", self.id()), || (self.exec(&["test", "-e", path]).status == 0).then_some(()));
+        wait_until(&format!("{path} in {}", self.id()), || {
+            (self.exec(&["test", "-e", path]).status == 0).then_some(())
+        });
     }
 
     /// Waits until its keeper has gone.

@@ -255,7 +255,9 @@ fn lay(runtime: &tokio::runtime::Runtime, engine: &Docker) -> Ground {
         let pipelock = match real_pipelock() {
             Some(real) => real,
             None => {
-                eprintln!("these tests use the double of pipelock; BOTTLE_TEST_PIPELOCK=<image> runs them on the real one");
+                eprintln!(
+                    "these tests use the double of pipelock; BOTTLE_TEST_PIPELOCK=<image> runs them on the real one"
+                );
                 stand_in(engine, &quiet).await?;
                 launcher::commands::demo::STAND_IN.to_owned()
             }
@@ -268,7 +270,8 @@ fn lay(runtime: &tokio::runtime::Runtime, engine: &Docker) -> Ground {
 
 /// Copies an image from the engine of the tests to another one.
 fn copy_image(image: &str, to: &str) {
-    let mut saving = Command::new("docker").args(["save", image]).stdout(Stdio::piped()).spawn().expect("docker can be run");
+    let mut saving =
+        Command::new("docker").args(["save", image]).stdout(Stdio::piped()).spawn().expect("docker can be run");
     let archive = saving.stdout.take().expect("its output is a pipe");
     let loaded = Command::new("docker").args(["--host", to, "load"]).stdin(archive).output();
     let loaded: Output = loaded.expect("docker can be run").into();

@@ -49,8 +49,11 @@ fn attach_shows_what_was_said_last_types_and_lets_go() {
     first.stdin.as_mut().unwrap().write_all(b"one\n").unwrap();
     assert_eq!(said.next().unwrap().unwrap(), "heard one");
     // A guest that is interrupted goes, and the bottle stays.
+    // Its own input stays open until then: the end of that would be the end of the agent's.
+    let typing = first.stdin.take();
     signal(first.id(), Signal::INT);
     let gone = finish(first);
+    drop(typing);
     assert_eq!(gone.status, 0, "{gone:#?}");
     assert!(gone.stderr.contains("goes on"), "{gone:#?}");
     let mut second = attach();
@@ -160,10 +163,8 @@ fn bottles_that_are_launched_at_once_all_come_up_and_all_go() {
     for id in &ids {
         assert_eq!(living(&site, id).exec(&["true"]).status, 0, "{id}");
     }
-    let stopping: Vec<_> = ids
-        .iter()
-        .map(|id| site.command().args(["stop", id]).stderr(Stdio::piped()).spawn().unwrap())
-        .collect();
+    let stopping: Vec<_> =
+        ids.iter().map(|id| site.command().args(["stop", id]).stderr(Stdio::piped()).spawn().unwrap()).collect();
     for output in stopping.into_iter().map(finish).collect::<Vec<Output>>() {
         assert_eq!(output.status, 0, "{output:#?}");
     }

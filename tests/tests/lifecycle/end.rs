@@ -7,7 +7,8 @@ use bottle_tests::harness::{Bottle, wait_until};
 fn the_agents_status_is_the_launchers_and_its_output_is_all_of_stdout() {
     let Some((site, name)) = plain() else { return };
     // Every byte there is, a MiB of them, and no newline at the end.
-    let script = "import sys; sys.stdout.buffer.write(bytes(range(256)) * 4096); sys.stderr.write('aside'); sys.exit(7)";
+    let script =
+        "import sys; sys.stdout.buffer.write(bytes(range(256)) * 4096); sys.stderr.write('aside'); sys.exit(7)";
     let output = site.run(&name).into_command(&["python3", "-c", script]).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(7), "{stderr}");
