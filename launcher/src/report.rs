@@ -108,7 +108,9 @@ mod tests {
             r#"{"event":"header_dlp","method":"CONNECT","target":"h.example:443","header":"X-Note","action":"block","patterns":["P"]}"#,
             r#"{"event":"body_dlp","method":"POST","url":"http://h.example/s3cret","action":"block","match_count":1,"patterns":["P"]}"#,
             r#"{"event":"blocked","method":"GET","url":"https://h.example:443/s3cret","scanner":"core_dlp","reason":"core DLP match: P (critical)"}"#,
-            &format!(r#"{{"event":"blocked","method":"GET","url":"https://h.example/{secret}","scanner":"length","reason":"r"}}"#),
+            &format!(
+                r#"{{"event":"blocked","method":"GET","url":"https://h.example/{secret}","scanner":"length","reason":"r"}}"#
+            ),
         ] {
             report.line("pipelock", line);
         }

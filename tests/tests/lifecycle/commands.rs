@@ -49,8 +49,11 @@ fn attach_shows_what_was_said_last_types_and_lets_go() {
     first.stdin.as_mut().unwrap().write_all(b"one\n").unwrap();
     assert_eq!(said.next().unwrap().unwrap(), "heard one");
     // A guest that is interrupted goes, and the bottle stays.
+    // Its own input stays open until then: the end of that would be the end of the agent's.
+    let typing = first.stdin.take();
     signal(first.id(), Signal::INT);
     let gone = finish(first);
+    drop(typing);
     assert_eq!(gone.status, 0, "{gone:#?}");
     assert!(gone.stderr.contains("goes on"), "{gone:#?}");
     let mut second = attach();

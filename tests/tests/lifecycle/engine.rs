@@ -65,16 +65,21 @@ impl Engine {
     fn begin(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = self.enter();
-        command.arg("dockerd").args(["--storage-driver", "vfs", "--bridge", "none"]);
+        // This machine's own settings are not for it.
+        std::fs::write(self.path("daemon.json"), "{}").unwrap();
+        command.arg("dockerd").arg("--config-file").arg(self.path("daemon.json"));
+        command.args(["--storage-driver", "vfs", "--bridge", "none"]);
         command.args(["--cgroup-parent", &format!("/{}", self.groups), "--host", &self.host()]);
         for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             command.arg(option).arg(self.path(name));
         }
-        self.engine = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let mut engine = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         wait_until("the second engine answers", || {
+            assert!(engine.try_wait().unwrap().is_none(), "the second engine does not start");
             let asked = Command::new("docker").args(["--host", &self.host(), "info"]).output().ok()?;
             asked.status.success().then_some(())
         });
+        self.engine = Some(engine);
     }
 
     /// Kills the engine, and it alone.

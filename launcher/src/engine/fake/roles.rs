@@ -15,12 +15,7 @@ pub(super) fn is_one_shot(role: &str) -> bool {
 }
 
 /// Takes what is whole off the front of the input and gives the answers.
-pub(super) fn answers(
-    role: &str,
-    unread: &mut Vec<u8>,
-    spoken: &mut bool,
-    policy: &mut Option<Vec<u8>>,
-) -> String {
+pub(super) fn answers(role: &str, unread: &mut Vec<u8>, spoken: &mut bool, policy: &mut Option<Vec<u8>>) -> String {
     match role {
         "cred-proxy" => whole_lines(unread)
             .iter()
@@ -76,5 +71,7 @@ fn started(policy: &[u8]) -> String {
     let strict = String::from_utf8_lossy(policy).lines().any(|line| matches!(line, "mode: strict" | "mode: 'strict'"));
     let mode = if strict { "strict" } else { "balanced" };
     let hash = super::digest(policy).trim_start_matches("sha256:").to_owned();
-    format!("{{\"event\":\"startup\",\"listen\":\"\",\"mode\":\"{mode}\",\"version\":\"2.3.0\",\"config_hash\":\"{hash}\"}}\n")
+    format!(
+        "{{\"event\":\"startup\",\"listen\":\"\",\"mode\":\"{mode}\",\"version\":\"2.3.0\",\"config_hash\":\"{hash}\"}}\n"
+    )
 }
