@@ -24,9 +24,11 @@
 pub use bottle::{Bottle, Run};
 pub use output::{Output, wait_until};
 pub use site::Site;
+pub use unmade::Unmade;
 pub use world::World;
 
 mod bottle;
 mod output;
 mod site;
+mod unmade;
 mod world;
