@@ -145,8 +145,12 @@ fn choose_id(here: &Here, args: &Run, order: &mut Order, facts: &Facts) -> Resul
     let root = here.state()?;
     let ids = here.ids(&root)?;
     let on_engine = |id: &str| {
-        let agent = plan::Names::of(id).agent;
-        facts.engine.as_ref().is_some_and(|e| e.containers.contains(&agent))
+        let plan::Names { internal, egress, routes, agent, .. } = plan::Names::of(id);
+        // Another operator's launcher may be about to use the name: networks come first.
+        let networks = [internal, egress, routes];
+        facts.engine.as_ref().is_some_and(|e| {
+            e.containers.contains(&agent) || networks.iter().any(|network| e.networks.contains_key(network))
+        })
     };
     let free = |id: &String| !ids.contains(id) && !on_engine(id);
     let chosen = match &args.name {
