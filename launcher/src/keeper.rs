@@ -157,6 +157,8 @@ async fn begin(mut charge: Charge) -> Result<Exit, Failure> {
     }
     let ending = keep(&shared, &mut charge, &session, &stop).await;
     let exit = ending.exit;
+    // Free before the last word is said: whoever hears it may take, forget or use the name at once.
+    drop(session);
     shared.console.end(ending).await;
     Ok(exit)
 }
