@@ -208,7 +208,12 @@ fn a_pool_that_is_full_or_outside_is_refused() {
     config("10.198.64.0/20");
     let name = format!("bottle-test-refusals-{}", std::process::id());
     let _network = Unmade::network(&site, &name, "10.198.64.0/20");
-    refused(&site, &site.run(&coder()).to_end(&[]), 125, &["no three free /28 subnets", "10.198.64.0/20", "launcher cleanup"]);
+    refused(
+        &site,
+        &site.run(&coder()).to_end(&[]),
+        125,
+        &["no three free /28 subnets", "10.198.64.0/20", "launcher cleanup"],
+    );
 }
 
 #[test]
@@ -221,7 +226,12 @@ fn what_the_engine_lacks_is_refused() {
     refused(&site, &site.run(&coder()).to_end(&[]), 125, &[absent, "cannot be pulled", "docker build"]);
 
     site.bottle("dev", &format!("{}egress:\n  network: bottle-test-no-network\n", plain(&image)));
-    refused(&site, &site.run(&coder()).to_end(&[]), 125, &["no network \"bottle-test-no-network\"", "docker network create"]);
+    refused(
+        &site,
+        &site.run(&coder()).to_end(&[]),
+        125,
+        &["no network \"bottle-test-no-network\"", "docker network create"],
+    );
 
     site.bottle("dev", &format!("{}  user: nobody-here\n", plain(&image)));
     refused(&site, &site.run(&coder()).to_end(&["/demo-agent"]), 125, &["no user \"nobody-here\"", "agent.user"]);
@@ -263,7 +273,12 @@ fn a_dockerfile_that_fails_shows_its_last_lines() {
     site.bottle("refusals-fails", "agent:\n  provider: shell\n  dockerfile: ./Dockerfile\n");
     let output = site.run(&coder()).to_end(&[]);
     eprintln!("{}", output.stderr);
-    refused(&site, &output, 125, &["could not build image", "the-reason", "line-40-of-the-build", "bottles/Dockerfile"]);
+    refused(
+        &site,
+        &output,
+        125,
+        &["could not build image", "the-reason", "line-40-of-the-build", "bottles/Dockerfile"],
+    );
     assert!(!output.stderr.contains("line-10-of-the-build"), "only the last lines: {output:?}");
 }
 
@@ -324,7 +339,14 @@ fn built<'a>(site: &'a Site, name: &str, text: &str) -> Unmade<'a> {
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("Dockerfile"), format!("FROM {}\n{text}", site.clients())).unwrap();
     Unmade::image(site, name, |tag| {
-        vec!["build".into(), "-q".into(), "--network=none".into(), "-t".into(), tag.into(), folder.display().to_string()]
+        vec![
+            "build".into(),
+            "-q".into(),
+            "--network=none".into(),
+            "-t".into(),
+            tag.into(),
+            folder.display().to_string(),
+        ]
     })
 }
 

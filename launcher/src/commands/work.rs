@@ -111,7 +111,11 @@ async fn work(here: &Here, dir: &BottleDir) -> Result<Work, Failure> {
 /// The keeper died: its agent's container still holds the work, until somebody brings it home.
 async fn bring_home(here: &Here, dir: &BottleDir) -> Result<(), Failure> {
     let engine = here.engine().await.map_err(|failure| Failure {
-        message: format!("the keeper of {} died, and its work is still in its container: {}", dir.id(), failure.message),
+        message: format!(
+            "the keeper of {} died, and its work is still in its container: {}",
+            dir.id(),
+            failure.message
+        ),
         ..failure
     })?;
     super::cleanup::sweep_quietly(here, &engine).await
