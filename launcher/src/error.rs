@@ -34,8 +34,8 @@ impl From<crate::engine::EngineError> for Failure {
             crate::engine::Kind::TooOld => {
                 Some("update Docker to 20.10 or later, or set DOCKER_HOST to a newer engine".to_owned())
             }
+            crate::engine::Kind::Conflict => Some("say it again: the next free name is chosen".to_owned()),
             crate::engine::Kind::NotFound
-            | crate::engine::Kind::Conflict
             | crate::engine::Kind::Overlap
             | crate::engine::Kind::NoProgram
             | crate::engine::Kind::Timeout

@@ -1,7 +1,7 @@
 //! The process that owns a bottle: started from the same binary, in a session of its own, so that detaching is only
 //! letting go. It launches, attends the agent, and takes everything back; `run` and all other commands are its clients.
 
-use crate::engine::{Engine, docker::Docker};
+use crate::engine::{Engine, EngineError, Kind, docker::Docker};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::image_files::Memory;
@@ -160,6 +160,8 @@ async fn begin(mut charge: Charge) -> Result<Exit, Failure> {
     }
     let ending = keep(&shared, &mut charge, &session, &stop).await;
     let exit = ending.exit;
+    // Free before the last word is said: whoever hears it may take, forget or use the name at once.
+    drop(session);
     shared.console.end(ending).await;
     Ok(exit)
 }
@@ -241,6 +243,9 @@ fn failure(error: &LaunchError) -> Failure {
             Some("name one that it has as `agent.user` in the bottle's manifest, or say `user: auto`".to_owned())
         }
         LaunchError::Workspace(_) => Some("start in a directory that can be read, or say --no-workspace".to_owned()),
+        LaunchError::Engine(EngineError { kind: Kind::Conflict, .. }) => Some(
+            "another launcher took the name in this moment: say it again, and the next free one is chosen".to_owned(),
+        ),
         LaunchError::Engine(_)
         | LaunchError::Bring(_)
         | LaunchError::Provision(_)

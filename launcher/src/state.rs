@@ -192,6 +192,22 @@ impl BottleDir {
         }
     }
 
+    /// Takes the lock, and waits a moment for a keeper that has said its last word and is just ending.
+    pub fn lock_soon(&self) -> io::Result<Option<Session>> {
+        const LOOKS: u32 = 100;
+        for _ in 0..LOOKS {
+            // What has something on the engine yet is not just ending.
+            if let Some(session) = self.lock()? {
+                return Ok(Some(session));
+            }
+            if self.recorded().is_some() {
+                return Ok(None);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Ok(None)
+    }
+
     /// Does its keeper live?
     pub fn is_living(&self) -> bool {
         matches!(self.lock(), Ok(None)) && self.path.join(LOCK).exists()

@@ -26,6 +26,7 @@ pub use output::{Output, wait_until};
 pub use process::{finish, is_alive, signal};
 pub use site::Site;
 pub use terminal::Terminal;
+pub use unmade::Unmade;
 pub use world::World;
 
 mod bottle;
@@ -33,4 +34,5 @@ mod output;
 mod process;
 mod site;
 mod terminal;
+mod unmade;
 mod world;

@@ -179,7 +179,7 @@ fn settle(session: &Session) -> std::io::Result<()> {
 fn forget(here: &Here, id: &str) -> Result<Exit, Failure> {
     let dir = here.bottle(id)?;
     let io = |e: std::io::Error| Failure::launch(format!("the folder of {} cannot be removed: {e}", dir.id()), None);
-    let Some(session) = dir.lock().map_err(io)? else {
+    let Some(session) = dir.lock_soon().map_err(io)? else {
         return Err(Failure::usage(
             format!("{} is running", dir.id()),
             format!("stop it first: launcher stop {}", dir.id()),

@@ -34,7 +34,7 @@ pub async fn take(here: &Here, args: &Take) -> Result<Exit, Failure> {
     let work = work(here, &dir).await?;
     let io = |e: std::io::Error| Failure::launch(format!("the folder of {} cannot be used: {e}", dir.id()), None);
     // Held to the end: nobody forgets the bottle meanwhile, and what is half made in its folder is of the dead.
-    let Some(session) = dir.lock().map_err(io)? else {
+    let Some(session) = dir.lock_soon().map_err(io)? else {
         return Err(Failure::usage(
             format!("another command is at work on {}", dir.id()),
             "wait for it, and say it again".to_owned(),
