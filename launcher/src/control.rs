@@ -133,7 +133,7 @@ pub async fn bring<E: Engine>(
     engine.apply(&Step::Start { container: container.to_owned() }).await?;
     let started = began.elapsed();
     let (status, watched) = watch::channel(Status::Starting);
-    let (startup, started) = watch::channel(None);
+    let (startup, heard) = watch::channel(None);
     let (lines, waiting) = mpsc::channel(LINES_WAITING_MAX);
     let told = Told { status, startup, lines };
     tokio::spawn(drain(role.to_owned(), output, Arc::clone(log), told));
@@ -143,7 +143,7 @@ pub async fn bring<E: Engine>(
         took: (started, Duration::ZERO),
         input,
         status: watched,
-        startup: started,
+        startup: heard,
         lines: Some(waiting),
     };
     sidecar.send(feed).await.map_err(|source| BringError::Feed { role: role.to_owned(), source })?;

@@ -69,9 +69,12 @@ pub fn binaries(wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<BTreeMap<
         ));
     }
     let found = built(checkout, wanted);
-    let newest = newest_source(checkout);
-    let old = |path: &PathBuf| modified(path).is_none_or(|made| newest.is_some_and(|source| source > made));
-    if found.values().any(old) {
+    let old = |sidecar: &Sidecar| {
+        let newest = newest_source(checkout, sidecar.package);
+        let made = found.get(sidecar.name).and_then(|path| modified(path));
+        made.is_none_or(|made| newest.is_some_and(|source| source > made))
+    };
+    if wanted.iter().any(old) {
         build(checkout, wanted, progress)?;
         // Cargo leaves a binary alone that comes out the same; from now on it counts as new.
         for path in found.values() {
@@ -137,9 +140,30 @@ fn modified(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).ok()?.modified().ok()
 }
 
-/// When the newest source of what runs inside was changed.
-fn newest_source(checkout: &Path) -> Option<SystemTime> {
+/// What the binaries of a package are made of. Of the tests' package these are the world's and the double's alone: an
+/// edited test must not make every sidecar old.
+fn sources(package: &str) -> &'static [&'static str] {
+    match package {
+        "bottle-tests" => &[
+            "tests/src/lib.rs",
+            "tests/src/world.rs",
+            "tests/src/world",
+            "tests/src/bin/demo-agent",
+            "tests/src/bin/demo-world",
+            "tests/src/bin/pipelock-double",
+        ],
+        "bottle-images" => &["images/src"],
+        _ => &["cred-proxy/src"],
+    }
+}
+
+/// When the newest source of a package's binaries was changed.
+fn newest_source(checkout: &Path, package: &str) -> Option<SystemTime> {
     fn walk(path: &Path, newest: &mut Option<SystemTime>) {
+        if path.is_file() {
+            *newest = (*newest).max(modified(path));
+            return;
+        }
         let Ok(entries) = std::fs::read_dir(path) else { return };
         for entry in entries.flatten() {
             let path = entry.path();
@@ -151,8 +175,8 @@ fn newest_source(checkout: &Path) -> Option<SystemTime> {
         }
     }
     let mut newest = modified(&checkout.join("Cargo.lock"));
-    for folder in ["cred-proxy/src", "images/src", "pipelock-config/src", "tests/src"] {
-        walk(&checkout.join(folder), &mut newest);
+    for source in sources(package) {
+        walk(&checkout.join(source), &mut newest);
     }
     newest
 }

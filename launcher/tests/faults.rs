@@ -2,6 +2,8 @@
 //! answer is lost), a panic, a stop of each level, and the death of the keeper. After each, nothing is left; after a
 //! death, nothing is left once the next command has swept.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
+
 use launcher::commands::{Here, cleanup};
 use launcher::engine::fake::{End, Fake, Fault, How, Script};
 use launcher::engine::{EngineFacts, ImageFacts, Owner, Subnet};

@@ -4,5 +4,6 @@
 
 pub mod client_image;
 #[cfg(feature = "harness")]
+#[allow(clippy::print_stderr, reason = "a test that fails or is skipped says so where the test runner shows it")]
 pub mod harness;
 pub mod world;

@@ -1,6 +1,8 @@
 //! Bad input: each gives one clear error that says what, why and what to do, ends with 2 or 125, and leaves nothing on
 //! the engine and in the state directory.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
+
 use bottle_tests::harness::{Output, Site, Unmade};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;

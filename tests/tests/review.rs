@@ -1,5 +1,7 @@
 //! The workspace end to end: what goes in, what the agent made of it, and what comes home. The agent is hostile.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
+
 use bottle_tests::harness::{Bottle, Output, Site, wait_until};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

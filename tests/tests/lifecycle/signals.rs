@@ -68,8 +68,7 @@ fn a_client_that_is_killed_ends_the_bottle_as_an_interrupt_does() {
 #[test]
 fn a_client_that_is_killed_during_the_launch_leaves_nothing() {
     let Some((site, name)) = plain() else { return };
-    let mut moments = [0, 2, 5].into_iter().peekable();
-    while let Some(objects) = moments.next() {
+    for objects in [0, 2, 5] {
         let mut command = site.run(&name).into_command(&["sleep", "600"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_until("the launch has come so far", || {
