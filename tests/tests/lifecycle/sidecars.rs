@@ -44,6 +44,8 @@ fn dead(site: &Site, role: &str) -> Option<()> {
     let table = site.launcher(&["ps"]).ok().stdout;
     let json = site.launcher(&["ps", "--json"]).ok().stdout;
     let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let told = table.lines().any(|l| l.split_once("dead: ").is_some_and(|(_, d)| d.split(' ').any(|r| r == role)));
+    let told = table
+        .lines()
+        .any(|l| l.split_once("ENDED: ").is_some_and(|(_, ended)| ended.split([' ', ';']).any(|r| r == role)));
     (told && rows[0]["status"]["sidecars"][role] == "ended").then_some(())
 }

@@ -63,12 +63,18 @@ async fn serve(shared: &Shared, tunnel: &Tunnel, request: Request<Incoming>) -> 
     }
     let target = join(&tunnel.host, tunnel.port);
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
-    let asked = Asked {
+    let method = request.method().to_string();
+    let asked = |target: &str| Asked {
         peer: tunnel.asked.peer,
         id: tunnel.asked.id.clone(),
-        method: request.method().to_string(),
+        method: method.clone(),
         place: Place::Url(format!("https://{target}{path}")),
     };
+    if let Err(refusal) = authority(tunnel, &request) {
+        // Told under the name that the request was for, not the tunnel's.
+        return refusal.answer(&asked(said(&request)));
+    }
+    let asked = asked(&target);
     match carry(shared, tunnel, &asked, &path, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.answer(&asked),
@@ -84,7 +90,6 @@ async fn carry(
 ) -> Result<Response<Body>, Refusal> {
     let live = &tunnel.live;
     let no = |no: No| Refusal::blocked("blocked", no);
-    authority(tunnel, &request)?;
     let url = format!("https://{}{path}", join(&tunnel.host, tunnel.port));
     inspect::url(live, asked, "intercept", &url, &tunnel.host).map_err(no)?;
     upstream::check(&live.config, &tunnel.host).await.map_err(no)?;
@@ -107,9 +112,7 @@ async fn carry(
 
 /// The request must be for the host that the tunnel was asked for, port included.
 fn authority(tunnel: &Tunnel, request: &Request<Incoming>) -> Result<(), Refusal> {
-    let header = request.headers().get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    // A request line with a whole URL outranks the header.
-    let said = request.uri().authority().map_or(header, |a| a.as_str());
+    let said = said(request);
     let (host, port) = match said.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
         _ => (said, Some(443)),
@@ -123,6 +126,12 @@ fn authority(tunnel: &Tunnel, request: &Request<Incoming>) -> Result<(), Refusal
         text: "authority mismatch: blocked".into(),
         logged: Logged::Blocked(No { scanner: "tls_authority_mismatch", reason }),
     })
+}
+
+/// The host that a request is for: a request line with a whole URL outranks the header.
+fn said(request: &Request<Incoming>) -> &str {
+    let header = request.headers().get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    request.uri().authority().map_or(header, |a| a.as_str())
 }
 
 fn failed(asked: &Asked, error: &str) {
