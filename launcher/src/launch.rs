@@ -16,7 +16,7 @@ use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub mod clock;
@@ -51,8 +51,12 @@ pub struct Launch<'a, E: Engine> {
     /// Told what a person should still see afterwards.
     pub notify: &'a (dyn Fn(&str) + Send + Sync),
     identity: OnceLock<Identity>,
+    ahead: Mutex<Option<Packing>>,
     memory: Option<(Memory, String)>,
 }
+
+/// The agent's files on their way into an archive.
+type Packing = tokio::task::JoinHandle<Result<(Identity, Vec<u8>), ProvisionError>>;
 
 /// What runs after a launch. Dropping it ends every container of the bottle.
 pub struct Running {
@@ -116,7 +120,18 @@ impl<'a, E: Engine> Launch<'a, E> {
         progress: &'a (dyn Fn(&str) + Send + Sync),
         notify: &'a (dyn Fn(&str) + Send + Sync),
     ) -> Self {
-        Self { engine, plan, supplies, stop, log, progress, notify, identity: OnceLock::new(), memory: None }
+        Self {
+            engine,
+            plan,
+            supplies,
+            stop,
+            log,
+            progress,
+            notify,
+            identity: OnceLock::new(),
+            ahead: Mutex::default(),
+            memory: None,
+        }
     }
 
     /// Lets it remember what it reads of the agent's image, which has this content address.
@@ -127,6 +142,10 @@ impl<'a, E: Engine> Launch<'a, E> {
     /// Carries the plan out, stage by stage. What has to be taken back, after success and failure alike, is in `undo`.
     pub async fn run(&self, undo: &mut UndoStack) -> Result<Running, LaunchError> {
         let mut sidecars = BTreeMap::new();
+        if let Some(known) = self.memory.as_ref().and_then(|(memory, image)| memory.recall(image)) {
+            // Packed while the networks are made.
+            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.pack(known));
+        }
         for stage in &self.plan.stages {
             if self.stop.level() > Level::Run {
                 return Err(LaunchError::Stopped);
@@ -231,15 +250,28 @@ impl<'a, E: Engine> Launch<'a, E> {
 
     /// Writes the agent's files. Who it is follows from the image's own passwd, which is read here.
     async fn provision(&self, container: &str) -> Result<(), LaunchError> {
-        let image = self.image_files(container).await?;
-        let user = &self.plan.session.user;
-        let identity = provision::identity(user, &image)?;
-        let workspace = self.plan.session.workdir.as_deref() == Some(crate::plan::agent::WORKSPACE);
-        let archive = provision::archive(user, &identity, &image, &self.supplies.brought, workspace)?;
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let packing = match ahead {
+            Some(packing) => packing,
+            None => self.pack(self.image_files(container).await?),
+        };
+        let (identity, archive) = packing.await.map_err(|e| LaunchError::Panicked(e.to_string()))??;
         let bytes = futures_util::stream::once(async move { Ok(bytes::Bytes::from(archive)) }).boxed();
         self.engine.put(container, "/", bytes).await?;
         self.identity.get_or_init(|| identity);
         Ok(())
+    }
+
+    /// Packs the agent's files on a thread of its own: reading a hundred certificates would hold up the other lanes.
+    fn pack(&self, image: ImageFiles) -> Packing {
+        let user = self.plan.session.user.clone();
+        let brought = self.supplies.brought.clone();
+        let workspace = self.plan.session.workdir.as_deref() == Some(crate::plan::agent::WORKSPACE);
+        tokio::task::spawn_blocking(move || {
+            let identity = provision::identity(&user, &image)?;
+            let archive = provision::archive(&user, &identity, &image, &brought, workspace)?;
+            Ok((identity, archive))
+        })
     }
 
     /// What the image has, remembered or read.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-/// How long one undo on the engine may take.
-pub const UNDO_WITHIN: Duration = Duration::from_secs(60);
+/// How long one undo on the engine may take: longer than the engine's own limit, so that its words are heard.
+pub const UNDO_WITHIN: Duration = Duration::from_secs(300);
 /// How long bringing the workspace home may take.
 pub const SAVE_WITHIN: Duration = Duration::from_secs(30 * 60);
 

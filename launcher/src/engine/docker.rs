@@ -35,6 +35,9 @@ const LOOK_WITHIN: Duration = Duration::from_secs(30);
 /// Starts, removals, commits.
 const DEED_WITHIN: Duration = Duration::from_secs(60);
 
+/// Removals: an engine deletes a large workspace file by file.
+const REMOVE_WITHIN: Duration = Duration::from_secs(280);
+
 /// Loading an image of ours, a few MB.
 const LOAD_WITHIN: Duration = Duration::from_secs(120);
 

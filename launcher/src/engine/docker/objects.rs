@@ -2,7 +2,7 @@
 //! all of it, and removed by id.
 
 use super::failure::{failed, late, said};
-use super::{DEED_WITHIN, Inner, Key, LOOK_WITHIN, look};
+use super::{DEED_WITHIN, Inner, Key, LOOK_WITHIN, REMOVE_WITHIN, look};
 use crate::engine::{ContainerSpec, EngineError, Kind, NetworkMode, NetworkSpec, Owner, Step, Undo, body};
 use bollard::errors::Error;
 use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
@@ -15,10 +15,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// How often a removal is tried; the engine's own clean-up of an endpoint may still be running.
-const REMOVALS: u32 = 4;
+const REMOVALS: u32 = 20;
 
 /// Between two tries, and between two looks at a removal that someone else began.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl Inner {
     pub(super) async fn apply(&self, step: &Step) -> Result<(), EngineError> {
@@ -41,7 +41,7 @@ impl Inner {
                 Undo::RemoveNetwork { name, owner } => self.remove_networks(name, owner, &what).await,
             }
         };
-        tokio::time::timeout(DEED_WITHIN, removal).await.map_err(|_| late(what.as_str(), DEED_WITHIN))??;
+        tokio::time::timeout(REMOVE_WITHIN, removal).await.map_err(|_| late(what.as_str(), REMOVE_WITHIN))??;
         self.forget(&of_undo(undo));
         Ok(())
     }
@@ -163,7 +163,11 @@ impl Inner {
                 Ok(()) => return Ok(()),
                 Err(e) if status(&e) == Some(404) => return Ok(()),
                 // Someone else is at it: we wait, since "removed" must mean gone.
-                Err(e) if status(&e) == Some(409) => self.gone(id).await?,
+                Err(e) if status(&e) == Some(409) => {
+                    // A container with a hundred thousand files takes minutes; the caller's limit is the only one.
+                    self.gone(id).await?;
+                    continue;
+                }
                 Err(e) if tries + 1 == REMOVALS => return Err(e),
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
@@ -173,7 +177,7 @@ impl Inner {
 
     /// Waits a moment for a container to go away.
     async fn gone(&self, id: &str) -> Result<(), Error> {
-        for _ in 0..20 {
+        for _ in 0..100 {
             match self.client.inspect_container(id, None::<InspectContainerOptions>).await {
                 Err(e) if status(&e) == Some(404) => return Ok(()),
                 Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
