@@ -1,7 +1,6 @@
 //! The operator's end of an agent's terminal: raw mode while it lasts, the window's size, the key that lets go, and
 //! what the keeper says in between.
 
-use crate::exit::Exit;
 use crate::keeper_socket::{Ending, Frame, INPUT_UNDER_WAY_MAX, Reader, ToClient, ToKeeper, Writer};
 use crate::signals::Signals;
 use crate::ui::Ui;
@@ -360,11 +359,6 @@ fn notice(ui: Ui, raw: bool, text: &str) {
     } else {
         ui.line(&format!("[bottle] {text}"))
     }
-}
-
-/// The exit status of a part that ended.
-pub fn exit_of(ending: &Ending) -> Exit {
-    ending.exit
 }
 
 #[cfg(test)]

@@ -229,6 +229,9 @@ pub async fn keep<E: Engine>(shared: &Arc<Shared<E>>, charge: &mut Charge, sessi
         }
         shared.console.progress("the subnets are taken, trying others").await;
     }
+    if let Err(error) = session.dir.forget_socket() {
+        shared.log.line("keeper", "err", &format!("the keeper's socket cannot be removed: {error}"));
+    }
     ending(shared, session, outcome, &leftovers, began.elapsed().as_secs())
 }
 

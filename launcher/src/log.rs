@@ -69,11 +69,6 @@ impl LogFile {
         Ok(Self { inner: Mutex::new(inner), report: Mutex::default() })
     }
 
-    /// A log that forgets everything.
-    pub fn none() -> Self {
-        Self { inner: Mutex::default(), report: Mutex::default() }
-    }
-
     /// Appends a line, and counts what it tells. A file that cannot be written is given up, and the bottle goes on.
     pub fn line(&self, role: &str, stream: &str, line: &str) {
         // The keeper's own lines count for nothing, and a panic is written from under whatever lock it happened.

@@ -338,12 +338,6 @@ impl Names {
 }
 
 impl Plan {
-    /// What will have to be taken back, in the order of the plan. Recorded on the host before the first step, so that a
-    /// sweep removes nothing that no plan named.
-    pub fn undos(&self) -> Vec<Undo> {
-        self.stages.iter().flat_map(|s| &s.lanes).flatten().filter_map(|a| a.undo(&self.owner)).collect()
-    }
-
     /// The policy that a pipelock of this role must run with; `None` for all other roles.
     pub fn policy(&self, role: &str) -> Option<&str> {
         match role {

@@ -266,13 +266,12 @@ impl BottleDir {
 
     /// Forgets what a plan made: it has all been taken back.
     pub fn forget_recorded(&self) -> io::Result<()> {
-        for name in ["plan.json", "keeper.sock"] {
-            match std::fs::remove_file(self.path.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
+        remove_if_there(&self.path.join("plan.json"))
+    }
+
+    /// Removes the keeper's socket: nobody listens any more. Not between two tries of a launch, where somebody does.
+    pub fn forget_socket(&self) -> io::Result<()> {
+        remove_if_there(&self.socket())
     }
 
     /// Removes the folder and what is in it. Only for a bottle that holds no work, and for who holds its lock: it goes
@@ -346,6 +345,13 @@ fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
     options
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Writes a file whole or not at all, for its owner alone.

@@ -173,6 +173,7 @@ fn settle(session: &Session) -> std::io::Result<()> {
         metadata.outcome.get_or_insert_with(|| "keeper died".to_owned());
         session.dir.write_metadata(&metadata)?;
     }
+    session.dir.forget_socket()?;
     session.dir.forget_recorded()
 }
 
