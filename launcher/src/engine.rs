@@ -264,6 +264,8 @@ pub struct ImageFacts {
 pub struct ScratchImage {
     /// Repository and tag.
     pub tag: String,
+    /// Further names of the same image.
+    pub aliases: Vec<String>,
     /// Absolute path in the image -> (mode, content). Root owns them; modification times are zero.
     pub files: BTreeMap<String, (u32, bytes::Bytes)>,
     /// ENTRYPOINT.

@@ -132,7 +132,7 @@ pub async fn ready<E: Engine>(
     engine.load(&wall).await?;
 
     // Its name says what it is made of: another pipelock or another first process is another image.
-    let hash: String = Sha256::digest(&init_bytes).iter().take(4).map(|b| format!("{b:02x}")).collect();
+    let hash = short_hash(&init_bytes);
     let short: String = pipelock_id.trim_start_matches("sha256:").chars().take(12).collect();
     let tag = format!("bottle/pipelock:{short}-{hash}");
     if engine.image(&tag).await?.is_none() {
@@ -141,13 +141,20 @@ pub async fn ready<E: Engine>(
         let file = (init::PATH, 0o755, init_bytes);
         engine.derive(pipelock_id, &tag, file, &entrypoint, &BTreeMap::new()).await?;
     }
-    Ok(Ready { images: SidecarImages { pipelock: tag, ..references }, init: init_path })
+    let images = SidecarImages { pipelock: tag, cred_proxy: cred_proxy.tag, wall: wall.tag };
+    Ok(Ready { images, init: init_path })
 }
 
-/// An image of one static binary.
-pub fn scratch(tag: &str, path: &str, program: bytes::Bytes, user: &str) -> ScratchImage {
+fn short_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(4).map(|b| format!("{b:02x}")).collect()
+}
+
+/// An image of one static binary, called `name` for people. Bottles use a name that says what it is made of, so that two
+/// builds of one version on one engine never run one another's.
+pub fn scratch(name: &str, path: &str, program: bytes::Bytes, user: &str) -> ScratchImage {
     ScratchImage {
-        tag: tag.to_owned(),
+        tag: format!("{name}-{}", short_hash(&program)),
+        aliases: vec![name.to_owned()],
         files: BTreeMap::from([(path.to_owned(), (0o755, program))]),
         entrypoint: vec![path.to_owned()],
         command: Vec::new(),

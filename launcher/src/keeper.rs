@@ -1,6 +1,7 @@
 //! The process that owns a bottle: started from the same binary, in a session of its own, so that detaching is only
 //! letting go. It launches, attends the agent, and takes everything back; `run` and all other commands are its clients.
 
+use crate::control::Sidecar;
 use crate::engine::{Engine, EngineError, Kind, docker::Docker};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
@@ -281,10 +282,12 @@ async fn one_try<E: Engine>(
     };
     let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress, &notify);
     let launch = launch.remembering(Memory::beside(&session.dir), image);
+    let mut held = BTreeMap::new();
     let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
     let tried = match launched {
         Ok(Ok(running)) => {
-            let attended = AssertUnwindSafe(attend(shared, charge, &plan, running, session, stop)).catch_unwind().await;
+            let attending = attend(shared, charge, &plan, running, &mut held, session, stop);
+            let attended = AssertUnwindSafe(attending).catch_unwind().await;
             Ok(attended.unwrap_or_else(|_| Outcome::Failed(panicked())))
         }
         Ok(Err(error)) => Err(error),
@@ -294,6 +297,7 @@ async fn one_try<E: Engine>(
     let home = Home { engine: &*shared.engine, dir: &session.dir, progress: &progress };
     let clock = Clock::start("take back");
     let leftovers = undo.unwind(&*shared.engine, &home).await;
+    drop(held);
     shared.log.line("keeper", "out", &clock.line());
     if leftovers.is_empty()
         && let Err(error) = session.dir.forget_recorded()
@@ -350,12 +354,13 @@ async fn prepare<E: Engine>(
     Ok(Prepared { plan, supplies, image })
 }
 
-/// Runs the agent, and lets go of every container at the end: from then on they are ending by themselves.
+/// Runs the agent to its end. What is still running then is handed on in `held`, to be taken back one by one.
 async fn attend<E: Engine>(
     shared: &Arc<Shared<E>>,
     charge: &Charge,
     plan: &Plan,
     mut running: Running,
+    held: &mut BTreeMap<String, Sidecar>,
     session: &Session,
     stop: &Stop,
 ) -> Outcome {
@@ -363,15 +368,15 @@ async fn attend<E: Engine>(
     *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = statuses.collect();
     let outcome = agent::attend(shared, charge, plan, &running.identity, session, stop).await;
     shared.set_phase("ending");
-    let agent = running.sidecars.remove("agent");
-    // The agent's program has ended or is given up: its sidecars end now, all at once, while it is waited for.
-    drop(running);
     // Only a workspace is read after this, and what still runs in there has to end first. Else removing ends it.
-    if let Some(agent) = agent.filter(|_| charge.order.workspace.is_some()) {
+    if charge.order.workspace.is_some()
+        && let Some(agent) = running.sidecars.remove("agent")
+    {
         let clock = Clock::start("end the agent");
         agent.end(Duration::from_secs(5)).await;
         shared.log.line("keeper", "out", &clock.line());
     }
+    *held = running.sidecars;
     outcome
 }
 

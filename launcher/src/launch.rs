@@ -3,7 +3,7 @@
 
 use crate::compare;
 use crate::control::{self, BringError, Sidecar};
-use crate::engine::{Engine, EngineError, Kind, Step};
+use crate::engine::{Engine, EngineError, Kind, NetworkMode, Step};
 use crate::image_files::Memory;
 use crate::log::LogFile;
 use crate::plan::provision::{self, Identity, ImageFiles, ProvisionError};
@@ -18,6 +18,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 pub mod clock;
 
@@ -52,7 +53,18 @@ pub struct Launch<'a, E: Engine> {
     pub notify: &'a (dyn Fn(&str) + Send + Sync),
     identity: OnceLock<Identity>,
     ahead: Mutex<Option<Packing>>,
+    /// The plan's networks, and whether each is there.
+    networks: BTreeMap<String, watch::Sender<Network>>,
     memory: Option<(Memory, String)>,
+}
+
+/// Where a network of the plan is in its making.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Network {
+    Awaited,
+    Made,
+    /// It will not come: its lane has ended.
+    Missing,
 }
 
 /// The agent's files on their way into an archive.
@@ -130,6 +142,7 @@ impl<'a, E: Engine> Launch<'a, E> {
             notify,
             identity: OnceLock::new(),
             ahead: Mutex::default(),
+            networks: plan.made().0.iter().map(|n| (n.name.clone(), watch::Sender::new(Network::Awaited))).collect(),
             memory: None,
         }
     }
@@ -154,7 +167,7 @@ impl<'a, E: Engine> Launch<'a, E> {
             undo.stage();
             for action in stage.lanes.iter().flatten() {
                 // Pushed first: a lost answer may hide a done deed.
-                action.undo(&self.plan.owner).into_iter().for_each(|u| undo.push(u));
+                self.plan.undo(action).into_iter().for_each(|u| undo.push(u));
             }
             let lanes = stage.lanes.iter().map(|lane| AssertUnwindSafe(self.lane(lane, &clock)).catch_unwind());
             let mut failed = None;
@@ -177,11 +190,18 @@ impl<'a, E: Engine> Launch<'a, E> {
     }
 
     async fn lane(&self, lane: &[Action], clock: &Clock) -> Result<Vec<Sidecar>, LaunchError> {
+        // However it ends: nobody waits for a network that will not come.
+        let _ending = defer(|| {
+            self.networks_of(lane).for_each(|network| {
+                network.send_if_modified(give_up);
+            });
+        });
         let mut brought = Vec::new();
         for action in lane {
             if self.stop.level() > Level::Run {
                 return Err(LaunchError::Stopped);
             }
+            self.networks_for(action).await?;
             let began = Instant::now();
             let sidecar = self.act(action).await?;
             match &sidecar {
@@ -193,9 +213,41 @@ impl<'a, E: Engine> Launch<'a, E> {
         Ok(brought)
     }
 
+    /// The networks that a lane makes.
+    fn networks_of<'b>(&'b self, lane: &'b [Action]) -> impl Iterator<Item = &'b watch::Sender<Network>> {
+        lane.iter().filter_map(|action| match action {
+            Action::Network(spec) => self.networks.get(&spec.name),
+            _ => None,
+        })
+    }
+
+    /// Waits until the network is there that an action needs. One that is not of the plan was there before.
+    async fn networks_for(&self, action: &Action) -> Result<(), LaunchError> {
+        let needed = match action {
+            Action::Container(spec) => match &spec.network {
+                NetworkMode::On { network, .. } => Some(network),
+                NetworkMode::Of(_) | NetworkMode::None => None,
+            },
+            Action::Connect { network, .. } => Some(network),
+            _ => None,
+        };
+        let Some(network) = needed.and_then(|name| self.networks.get(name)) else { return Ok(()) };
+        let mut state = network.subscribe();
+        match state.wait_for(|s| *s != Network::Awaited).await.as_deref() {
+            Ok(Network::Made) => Ok(()),
+            // Why it is missing is what its own lane says.
+            _ => Err(LaunchError::Stopped),
+        }
+    }
+
     async fn act(&self, action: &Action) -> Result<Option<Sidecar>, LaunchError> {
         match action {
-            Action::Network(spec) => self.engine.apply(&Step::CreateNetwork(spec.clone())).await?,
+            Action::Network(spec) => {
+                self.engine.apply(&Step::CreateNetwork(spec.clone())).await?;
+                if let Some(network) = self.networks.get(&spec.name) {
+                    network.send_replace(Network::Made);
+                }
+            }
             Action::Container(spec) => self.engine.apply(&Step::CreateContainer((**spec).clone())).await?,
             Action::Connect { container, network, address } => {
                 let step = Step::Connect { container: container.clone(), network: network.clone(), address: *address };
@@ -319,6 +371,25 @@ impl<'a, E: Engine> Launch<'a, E> {
             }),
         }
     }
+}
+
+fn give_up(network: &mut Network) -> bool {
+    let awaited = *network == Network::Awaited;
+    if awaited {
+        *network = Network::Missing;
+    }
+    awaited
+}
+
+/// Runs `last` when the value that it gives is dropped, in a panic too.
+fn defer<F: FnMut()>(last: F) -> impl Drop {
+    struct Deferred<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Deferred<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Deferred(last)
 }
 
 /// The error to show when several lanes failed: the first, but never "stopped" where something really broke.

@@ -1,7 +1,7 @@
 //! A launch as data. `Bottle + Facts -> Plan` is pure and holds every decision and every name; `launch.rs` carries it
 //! out and decides nothing. No engine id and no secret is ever in a plan: it names secrets, the bytes travel apart.
 
-use crate::engine::{ContainerSpec, ImageFacts, NetworkSpec, Owner, Subnet};
+use crate::engine::{ContainerSpec, ImageFacts, NetworkMode, NetworkSpec, Owner, Subnet};
 use crate::manifest::{Agent, Bottle};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -134,6 +134,15 @@ pub enum Undo {
     SaveWorkspace {
         /// The container.
         container: String,
+    },
+    /// Takes a network off the engine, as soon as these containers are gone.
+    Network {
+        /// The network.
+        name: String,
+        /// Whose it is.
+        owner: Owner,
+        /// The containers that the plan puts on it.
+        containers: Vec<String>,
     },
     /// Takes an object off the engine.
     Engine(crate::engine::Undo),
@@ -281,9 +290,11 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
         starts.push(vec![bring(&names.route_pipelock, "route-pipelock")]);
         starts.push(vec![bring(&names.cred_proxy, "cred-proxy")]);
     }
+    // One stage: a container waits for its own networks alone.
+    let mut made = network::created(order, &addresses, &names);
+    made.append(&mut containers);
     let stages = vec![
-        Stage { name: "networks".to_owned(), lanes: network::created(order, &addresses, &names) },
-        Stage { name: "containers".to_owned(), lanes: containers },
+        Stage { name: "networks and containers".to_owned(), lanes: made },
         Stage { name: "compare".to_owned(), lanes: vec![vec![Action::Compare]] },
         Stage { name: "start".to_owned(), lanes: starts },
     ];
@@ -366,20 +377,49 @@ impl Plan {
         }
         (networks, containers)
     }
-}
 
-impl Action {
-    /// What takes this action back; `None` where an earlier undo does.
-    pub fn undo(&self, owner: &Owner) -> Option<Undo> {
-        use crate::engine::Undo as E;
-        let owner = owner.clone();
-        match self {
-            Self::Network(spec) => Some(Undo::Engine(E::RemoveNetwork { name: spec.name.clone(), owner })),
-            Self::Container(spec) => Some(Undo::Engine(E::RemoveContainer { name: spec.name.clone(), owner })),
-            Self::Workspace { container, .. } => Some(Undo::SaveWorkspace { container: container.clone() }),
-            Self::Connect { .. } | Self::Provision { .. } | Self::Compare | Self::Bring { .. } | Self::Once { .. } => {
-                None
+    /// The networks that a container is put on.
+    pub fn networks_of<'a>(&'a self, container: &'a str) -> impl Iterator<Item = &'a str> {
+        let actions = self.stages.iter().flat_map(|s| &s.lanes).flatten();
+        actions.filter_map(move |action| match action {
+            Action::Container(spec) if spec.name == container => match &spec.network {
+                NetworkMode::On { network, .. } => Some(network.as_str()),
+                NetworkMode::Of(_) | NetworkMode::None => None,
+            },
+            Action::Connect { container: connected, network, .. } if connected == container => Some(network.as_str()),
+            _ => None,
+        })
+    }
+
+    /// What takes the containers away that have ended by the time the agent runs.
+    pub fn done_once(&self) -> Vec<crate::engine::Undo> {
+        let actions = self.stages.iter().flat_map(|s| &s.lanes).flatten();
+        let done = actions.filter_map(|action| match action {
+            Action::Once { container } => Some(container.clone()),
+            _ => None,
+        });
+        done.map(|name| crate::engine::Undo::RemoveContainer { name, owner: self.owner.clone() }).collect()
+    }
+
+    /// What takes an action back; `None` where an earlier undo does.
+    pub fn undo(&self, action: &Action) -> Option<Undo> {
+        let owner = self.owner.clone();
+        match action {
+            Action::Network(spec) => {
+                let (_, containers) = self.made();
+                let on = containers.into_iter().map(|c| &c.name);
+                let on = on.filter(|c| self.networks_of(c).any(|n| n == spec.name)).cloned().collect();
+                Some(Undo::Network { name: spec.name.clone(), owner, containers: on })
             }
+            Action::Container(spec) => {
+                Some(Undo::Engine(crate::engine::Undo::RemoveContainer { name: spec.name.clone(), owner }))
+            }
+            Action::Workspace { container, .. } => Some(Undo::SaveWorkspace { container: container.clone() }),
+            Action::Connect { .. }
+            | Action::Provision { .. }
+            | Action::Compare
+            | Action::Bring { .. }
+            | Action::Once { .. } => None,
         }
     }
 }

@@ -249,7 +249,7 @@ impl BottleDir {
 
     /// Writes down what a plan will make.
     pub fn record(&self, plan: &Plan) -> io::Result<()> {
-        let stage = |s: &crate::plan::Stage| s.lanes.iter().flatten().filter_map(|a| a.undo(&plan.owner)).collect();
+        let stage = |s: &crate::plan::Stage| s.lanes.iter().flatten().filter_map(|a| plan.undo(a)).collect();
         self.record_undos(&plan.owner, &plan.stages.iter().map(stage).collect::<Vec<_>>())
     }
 

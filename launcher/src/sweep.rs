@@ -41,7 +41,9 @@ fn name_of(undo: &Undo) -> Option<String> {
     use crate::engine::Undo as E;
     match undo {
         Undo::SaveWorkspace { .. } => None,
-        Undo::Engine(E::RemoveContainer { name, .. } | E::RemoveNetwork { name, .. }) => Some(name.clone()),
+        Undo::Network { name, .. } | Undo::Engine(E::RemoveContainer { name, .. } | E::RemoveNetwork { name, .. }) => {
+            Some(name.clone())
+        }
     }
 }
 

@@ -121,8 +121,9 @@ async fn load<E: Engine>(
     user: &str,
 ) -> Result<String, Failure> {
     let tag = format!("bottle-demo/{}:{}", name.trim_start_matches("demo-"), env!("CARGO_PKG_VERSION"));
-    engine.load(&images::scratch(&tag, &format!("/{name}"), read(binaries, name)?, user)).await?;
-    Ok(tag)
+    let image = images::scratch(&tag, &format!("/{name}"), read(binaries, name)?, user);
+    engine.load(&image).await?;
+    Ok(image.tag)
 }
 
 /// Runs the bottle and shows each attempt as it is made. Gives what the keeper could not take back.

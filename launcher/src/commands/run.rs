@@ -51,11 +51,12 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
     order.images = ready.images.clone();
     images::agent(&engine, &order, &progress).await?;
     here.ui.wipe();
-    // Asked again with everything known: what cannot be planned is said before a keeper begins.
-    let known = self::facts(&engine, &order).await?;
+    // Planned again with everything known: what cannot be planned is said before a keeper begins, which asks the engine anew.
+    let image = plan::agent::agent_image(&order);
+    let known = Facts { agent_image: engine.image(&image).await?, ..facts };
     plan::plan(&order, &known).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
     let charge = Charge {
-        image: plan::agent::agent_image(&order),
+        image,
         pinned: args.name.is_some(),
         // The address itself: what DOCKER_HOST or the current context says may be another by the time of a sweep.
         engine: Some(engine.address().to_string()),

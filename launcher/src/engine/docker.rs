@@ -82,24 +82,20 @@ impl Docker {
     pub async fn connect_to(address: Address, seccomp: fn(Seccomp) -> String) -> Result<Self, EngineError> {
         let what = format!("could not reach the engine at {address}");
         let limit = CLIENT_WITHIN.as_secs();
-        let client = match &address {
-            Address::Unix(path) => {
-                bollard::Docker::connect_with_unix(&path.to_string_lossy(), limit, bollard::API_DEFAULT_VERSION)
-            }
-            Address::Tcp(host) => {
-                bollard::Docker::connect_with_http(&format!("tcp://{host}"), limit, bollard::API_DEFAULT_VERSION)
-            }
+        let client = |version: &bollard::ClientVersion| match &address {
+            Address::Unix(path) => bollard::Docker::connect_with_unix(&path.to_string_lossy(), limit, version),
+            Address::Tcp(host) => bollard::Docker::connect_with_http(&format!("tcp://{host}"), limit, version),
         };
-        let client = client.map_err(|e| failed(what.as_str(), e))?;
-        let negotiated = tokio::time::timeout(LOOK_WITHIN, async {
-            let client = client.negotiate_version().await?;
-            let version = client.version().await?;
-            Ok((client, version))
-        });
-        let (client, version) =
-            negotiated.await.map_err(|_| late(what.as_str(), LOOK_WITHIN))?.map_err(|e| failed(what.as_str(), e))?;
-        let text = client.client_version().to_string();
-        let api = Api::parse(&text).ok_or_else(|| said(what, Kind::Other, format!("its API version is {text:?}")))?;
+        let newest = bollard::API_DEFAULT_VERSION;
+        // Asked once and negotiated here: an engine starts two programs to answer this question.
+        let asked = client(newest).map_err(|e| failed(what.as_str(), e))?;
+        let version = look(&what, LOOK_WITHIN, asked.version()).await?;
+        let text = version.api_version.clone().unwrap_or_default();
+        let theirs =
+            Api::parse(&text).ok_or_else(|| said(&*what, Kind::Other, format!("its API version is {text:?}")))?;
+        let api = Api::parse(&newest.to_string()).map_or(theirs, |ours| theirs.min(ours));
+        let agreed = bollard::ClientVersion { major_version: api.major as usize, minor_version: api.minor as usize };
+        let client = client(&agreed).map_err(|e| failed(what.as_str(), e))?;
         if api < API_MIN {
             let what =
                 format!("the engine at {address} is too old: its API is {api}, and at least {API_MIN} is needed");

@@ -276,7 +276,9 @@ impl Engine for Fake {
             ..ImageFacts::default()
         };
         self.call("load", |state| {
-            state.images.insert(image.tag.clone(), facts.clone());
+            for name in std::iter::once(&image.tag).chain(&image.aliases) {
+                state.images.insert(name.clone(), facts.clone());
+            }
             Ok(facts.id)
         })
         .await

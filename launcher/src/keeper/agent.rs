@@ -3,7 +3,7 @@
 
 use super::{Charge, Outcome, Shared, serve};
 use crate::control::Status;
-use crate::engine::{Engine, ExecSpec, Kind};
+use crate::engine::{Engine, ExecSpec, Kind, Undo};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::keeper_socket::{Frame, ToClient};
@@ -62,6 +62,7 @@ pub async fn attend<E: Engine>(
         tokio::spawn(ask(Arc::clone(shared), charge.order.prompt.clone())),
         tokio::spawn(resize(Arc::clone(shared), exec.handle.clone())),
         tokio::spawn(watch_sidecars(Arc::clone(shared))),
+        tokio::spawn(clear_away(Arc::clone(shared), plan.done_once())),
         tokio::spawn(watch_disk(Arc::clone(shared), spec.container.clone(), charge.order.bottle.limits.disk_bytes)),
     ];
     let pumping = Arc::clone(shared);
@@ -209,6 +210,15 @@ async fn watch_disk<E: Engine>(shared: Arc<Shared<E>>, container: String, limit:
             notice(&shared, &format!("the agent wrote more than its limit of {} MiB", limit >> 20)).await;
             shared.stopper.raise(Level::Graceful);
             return;
+        }
+    }
+}
+
+/// Takes away what has done its one thing and ended. Should that fail, the bottle's end takes it back.
+async fn clear_away<E: Engine>(shared: Arc<Shared<E>>, done: Vec<Undo>) {
+    for undo in done {
+        if let Err(error) = shared.engine.undo(&undo).await {
+            shared.log.line("keeper", "err", &format!("it stays until the end: {}", crate::error::chain(&error)));
         }
     }
 }

@@ -49,6 +49,7 @@ impl<E: Engine + Clone> World<E> {
     pub async fn new(engine: E, program: Vec<u8>) -> Self {
         let image = ScratchImage {
             tag: IMAGE.to_owned(),
+            aliases: Vec::new(),
             files: BTreeMap::from([
                 ("/probe".to_owned(), (0o755, Bytes::from(program))),
                 ("/etc/passwd".to_owned(), (0o644, Bytes::from_static(b"ada:x:1000:1000::/:/probe\n"))),

@@ -32,6 +32,8 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Ground {
     /// The operator's machine.
     pub site: &'static Site,
+    /// The agent of the plain bottle.
+    pub agent_a: String,
     /// The plain bottle.
     pub a: Bottle<'static>,
     /// The opened one.
@@ -106,6 +108,7 @@ impl Ground {
         let control = Plain::start(&options);
         Some(Self {
             site,
+            agent_a,
             forwarded,
             control,
             control_ip,

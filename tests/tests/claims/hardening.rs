@@ -3,8 +3,12 @@
 
 use super::docker::{docker, inspect};
 use super::ground::Lease;
+use bottle_tests::harness::wait_until;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const ROLES: [&str; 4] = ["agent", "pipelock", "route-pipelock", "cred-proxy"];
 
@@ -94,16 +98,43 @@ fn every_object_says_whose_it_is() {
 #[test]
 fn the_walls_helper_is_the_one_exception_and_is_gone_before_the_agent() {
     let Some((ground, _)) = facts() else { return };
-    let name = ground.a.container("wall");
-    let wall = docker(&["inspect", &name]);
-    if wall.status == 0 {
-        let facts = inspect(&name);
-        assert_eq!(facts["State"]["Running"], json!(false));
-        assert_eq!(facts["State"]["ExitCode"], json!(0));
-        assert_eq!(facts["HostConfig"]["CapAdd"], json!(["NET_ADMIN"]));
-        assert_eq!(facts["HostConfig"]["ReadonlyRootfs"], json!(true));
-        assert_eq!(facts["Mounts"], json!([]));
-    }
+    // It lives for a fifth of a second: it is looked at in the moment in which it is made.
+    let id = format!("wall-{}", std::process::id());
+    let name = format!("bottle-{id}-wall");
+    let mut events = Command::new("docker");
+    // Also what happened before it has listened.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right").as_secs().to_string();
+    events.args([
+        "events",
+        "--since",
+        &since,
+        "--filter",
+        "event=create",
+        "--filter",
+        &format!("container={name}"),
+        "--format",
+        "{{.ID}}",
+    ]);
+    let mut events = events.stdout(Stdio::piped()).spawn().expect("docker can be run");
+    let output = events.stdout.take().expect("its output is piped");
+    let seen = std::thread::spawn(move || {
+        let mut id = String::new();
+        BufReader::new(output).read_line(&mut id).expect("events can be read");
+        inspect(id.trim())
+    });
+    let bottle =
+        ground.site.run(&ground.agent_a).env("FORWARDED", "x").args(&["--name", &id]).detached(&["sleep", "60"]);
+    let facts = seen.join().expect("the helper is seen");
+    events.kill().expect("docker can be ended");
+    events.wait().expect("docker can be waited for");
+    assert_eq!(facts["HostConfig"]["CapDrop"], json!(["ALL"]));
+    assert_eq!(facts["HostConfig"]["CapAdd"], json!(["NET_ADMIN"]));
+    assert_eq!(facts["HostConfig"]["ReadonlyRootfs"], json!(true));
+    assert_eq!(facts["Mounts"], json!([]));
+    // Gone while the agent runs.
+    wait_until("the helper is taken away", || (docker(&["inspect", &name]).status != 0).then_some(()));
+    assert_eq!(bottle.sh("echo runs").ok().stdout, "runs\n");
+    bottle.stop();
     // And what it built cannot be taken down from inside.
     let tried = ground.a.exec(&["ip", "route", "add", "198.18.0.0/15", "dev", "eth0"]);
     assert_ne!(tried.status, 0, "{tried:#?}");

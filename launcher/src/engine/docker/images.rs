@@ -65,8 +65,11 @@ impl Inner {
         let what = format!("could not load image {}", image.tag);
         let archive = scratch::archive(image, &self.arch)
             .map_err(|e| EngineError::new(what.as_str(), Kind::Other, Some(Box::new(e) as _)))?;
-        let before = self.image(&image.tag).await?;
-        if before.as_ref().is_some_and(|seen| seen.id == archive.id) {
+        let mut before = Vec::new();
+        for name in std::iter::once(&image.tag).chain(&image.aliases) {
+            before.push(self.image(name).await?);
+        }
+        if before.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.id == archive.id)) {
             return Ok(archive.id);
         }
         let loading = async {
@@ -82,7 +85,9 @@ impl Inner {
         let Some(after) = self.image(&image.tag).await? else {
             return Err(said(what, Kind::Other, "the engine took it and does not have it".to_owned()));
         };
-        self.drop_untagged(before, &after.id).await;
+        for seen in before {
+            self.drop_untagged(seen, &after.id).await;
+        }
         Ok(after.id)
     }
 

@@ -38,8 +38,9 @@ pub fn archive(image: &ScratchImage, arch: &str) -> std::io::Result<Archive> {
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex(&layer))]},
     }))?;
     let digest = hex(&config);
+    let tags: Vec<&String> = std::iter::once(&image.tag).chain(&image.aliases).collect();
     let manifest = serde_json::to_vec(&serde_json::json!([
-        {"Config": format!("{digest}.json"), "RepoTags": [image.tag], "Layers": ["layer.tar"]},
+        {"Config": format!("{digest}.json"), "RepoTags": tags, "Layers": ["layer.tar"]},
     ]))?;
     let mut tar = tar::Builder::new(Vec::new());
     append(&mut tar, &format!("{digest}.json"), 0o644, &config)?;
@@ -113,6 +114,7 @@ mod tests {
     fn image() -> ScratchImage {
         ScratchImage {
             tag: "bottle-x:1".to_owned(),
+            aliases: Vec::new(),
             files: BTreeMap::from([
                 ("/usr/bin/x".to_owned(), (0o755, Bytes::from_static(b"x"))),
                 ("/etc/passwd".to_owned(), (0o644, Bytes::from_static(b"root"))),

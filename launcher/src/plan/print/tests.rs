@@ -63,12 +63,10 @@ fn a_plan_without_routes() {
     insta::assert_snapshot!(printed(PLAIN, true, &facts()), @r"
     bottle coder
 
-    stage 1: networks
+    stage 1: networks and containers
       - network bottle-coder-internal 10.213.203.208/28 (internal, no address of the
         host)
       - network bottle-coder-egress 10.213.203.224/28 (the way out)
-
-    stage 2: containers
       - container bottle-coder-agent from example/agent:1 at 10.213.203.214 on
         bottle-coder-internal
         write the agent's files into bottle-coder-agent
@@ -79,10 +77,10 @@ fn a_plan_without_routes() {
         bottle-coder-egress
         connect bottle-coder-pipelock to bottle-coder-internal at 10.213.203.210
 
-    stage 3: compare
+    stage 2: compare
       - read everything back and compare it with this plan
 
-    stage 4: start
+    stage 3: start
       - start bottle-coder-agent and wait until agent is ready
         run bottle-coder-wall to its end
       - start bottle-coder-pipelock and wait until pipelock is ready
@@ -106,14 +104,12 @@ fn a_plan_with_routes() {
     insta::assert_snapshot!(printed(ROUTED, false, &facts()), @r"
     bottle coder
 
-    stage 1: networks
+    stage 1: networks and containers
       - network bottle-coder-internal 10.213.203.208/28 (internal, no address of the
         host)
       - network bottle-coder-egress 10.213.203.224/28 (the way out)
       - network bottle-coder-routes 10.213.203.240/28 (internal, no address of the
         host)
-
-    stage 2: containers
       - container bottle-coder-agent from example/agent:1 at 10.213.203.214 on
         bottle-coder-internal
         write the agent's files into bottle-coder-agent
@@ -129,10 +125,10 @@ fn a_plan_with_routes() {
         10.213.203.211 on bottle-coder-internal
         connect bottle-coder-cred-proxy to bottle-coder-routes at 10.213.203.243
 
-    stage 3: compare
+    stage 2: compare
       - read everything back and compare it with this plan
 
-    stage 4: start
+    stage 3: start
       - start bottle-coder-agent and wait until agent is ready
         run bottle-coder-wall to its end
       - start bottle-coder-pipelock and wait until pipelock is ready
@@ -167,11 +163,9 @@ fn a_plan_that_goes_out_by_an_existing_network() {
     insta::assert_snapshot!(printed(&yaml, false, &facts()), @r"
     bottle coder
 
-    stage 1: networks
+    stage 1: networks and containers
       - network bottle-coder-internal 10.213.203.208/28 (internal, no address of the
         host)
-
-    stage 2: containers
       - container bottle-coder-agent from example/agent:1 at 10.213.203.214 on
         bottle-coder-internal
         write the agent's files into bottle-coder-agent
@@ -180,10 +174,10 @@ fn a_plan_that_goes_out_by_an_existing_network() {
       - container bottle-coder-pipelock from bottle/pipelock:<pinned> on corp
         connect bottle-coder-pipelock to bottle-coder-internal at 10.213.203.210
 
-    stage 3: compare
+    stage 2: compare
       - read everything back and compare it with this plan
 
-    stage 4: start
+    stage 3: start
       - start bottle-coder-agent and wait until agent is ready
         run bottle-coder-wall to its end
       - start bottle-coder-pipelock and wait until pipelock is ready
@@ -210,12 +204,10 @@ fn a_plan_without_an_engine_says_what_is_unknown() {
     no engine answered: subnets are those of an engine without networks, and what
     only it knows is unknown
 
-    stage 1: networks
+    stage 1: networks and containers
       - network bottle-coder-internal 10.213.203.208/28 (internal, no address of the
         host)
       - network bottle-coder-egress 10.213.203.224/28 (the way out)
-
-    stage 2: containers
       - container bottle-coder-agent from example/agent:1 at 10.213.203.214 on
         bottle-coder-internal
         write the agent's files into bottle-coder-agent
@@ -226,10 +218,10 @@ fn a_plan_without_an_engine_says_what_is_unknown() {
         bottle-coder-egress
         connect bottle-coder-pipelock to bottle-coder-internal at 10.213.203.210
 
-    stage 3: compare
+    stage 2: compare
       - read everything back and compare it with this plan
 
-    stage 4: start
+    stage 3: start
       - start bottle-coder-agent and wait until agent is ready
         run bottle-coder-wall to its end
       - start bottle-coder-pipelock and wait until pipelock is ready
