@@ -256,17 +256,21 @@ impl<'a, E: Engine> Launch<'a, E> {
             Action::Provision { container } => self.provision(container).await?,
             Action::Workspace { container, from } => {
                 let identity = self.identity.get().cloned().unwrap_or(Identity { uid: 0, gid: 0, home: String::new() });
-                transfer::copy_in(
+                let copied = transfer::copy_in(
                     self.engine,
                     container,
                     from,
                     &identity,
                     &self.supplies.baseline,
+                    self.stop,
                     self.progress,
                     self.notify,
                 )
-                .await
-                .map_err(LaunchError::Workspace)?;
+                .await;
+                copied.map_err(|error| match self.stop.level() {
+                    Level::Run => LaunchError::Workspace(error),
+                    Level::Graceful | Level::Now => LaunchError::Stopped,
+                })?;
             }
             Action::Compare => {
                 let owner = &self.plan.owner;

@@ -4,6 +4,7 @@ use crate::engine::{Chunk, Engine, EngineError, Kind};
 use crate::plan::agent::WORKSPACE;
 use crate::plan::provision::Identity;
 use crate::state::BottleDir;
+use crate::stop::{Level, Stop};
 use crate::undo::Saver;
 use crate::workspace::{self, WorkspaceError};
 use futures_util::StreamExt;
@@ -63,13 +64,15 @@ pub async fn read_text<E: Engine>(engine: &E, container: &str, path: &str) -> Re
     Ok(read.is_ok().then(|| String::from_utf8_lossy(&content).into_owned()))
 }
 
-/// Copies a directory into a created container and writes down what the agent was given.
+/// Copies a directory into a created container and writes down what the agent was given. A wish to end breaks it off: a
+/// large directory takes minutes.
 pub async fn copy_in<E: Engine>(
     engine: &E,
     container: &str,
     from: &Path,
     identity: &Identity,
     baseline: &Path,
+    stop: &Stop,
     progress: &(dyn Fn(&str) + Send + Sync),
     notify: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<(), TransferError> {
@@ -86,7 +89,17 @@ pub async fn copy_in<E: Engine>(
         out.flush().map_err(|e| WorkspaceError::Io { what: "send the workspace".to_owned(), source: e })?;
         Ok::<_, WorkspaceError>(packed)
     });
-    let pieces = futures_util::stream::unfold(receiver, |mut r| async { r.recv().await.map(|piece| (Ok(piece), r)) });
+    let wish = stop.clone();
+    let pieces = futures_util::stream::unfold(Some(receiver), move |receiver| {
+        let wish = wish.clone();
+        async move {
+            let mut receiver = receiver?;
+            tokio::select! {
+                piece = receiver.recv() => piece.map(|piece| (Ok(piece), Some(receiver))),
+                () = wish.reached(Level::Graceful) => Some((Err(std::io::Error::other("stopped")), None)),
+            }
+        }
+    });
     let putting = engine.put(container, "/", pieces.boxed());
     let telling = async {
         while tell.changed().await.is_ok() {

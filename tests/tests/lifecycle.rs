@@ -12,6 +12,8 @@ mod end;
 mod engine;
 #[path = "lifecycle/keeper.rs"]
 mod keeper;
+#[path = "lifecycle/large.rs"]
+mod large;
 #[path = "lifecycle/scene.rs"]
 mod scene;
 #[path = "lifecycle/sidecars.rs"]
