@@ -216,7 +216,7 @@ fn agent_env(here: &Here, order: &Order) -> Result<Vec<(String, String)>, Failur
             asked.insert(name.clone(), answer);
         }
     }
-    let mut env: BTreeMap<String, String> = plan::agent::base_environment(order);
+    let mut env: BTreeMap<String, String> = plan::roles::environment(&order.bottle.routes);
     if let Some(term) = here.env.get("TERM").filter(|_| attach::terminal().is_some()) {
         env.insert("TERM".to_owned(), term.clone());
     }

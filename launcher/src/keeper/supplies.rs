@@ -6,7 +6,7 @@ use crate::ca::{self, Authority};
 use crate::error::{Failure, chain};
 use crate::launch::Supplies;
 use crate::plan::provision::Brought;
-use crate::plan::{Names, Plan};
+use crate::plan::{Names, Plan, roles};
 use crate::state::BottleDir;
 use bottle_images::init::Frame;
 use cred_proxy::Secret;
@@ -42,6 +42,7 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplie
         upstream_roots: upstream,
         prompt: charge.order.agent.prompt.clone(),
         about: about(plan),
+        home: roles::files(&charge.order.bottle.routes),
     };
     Ok(Supplies { feeds, brought, baseline: dir.baseline() })
 }
@@ -76,7 +77,7 @@ fn about(plan: &Plan) -> String {
         .reach
         .routes
         .iter()
-        .map(|r| serde_json::json!({ "url": route_url(&r.path), "upstream": r.upstream, "allow": r.allow }))
+        .map(|r| serde_json::json!({ "url": roles::url(&r.path), "upstream": r.upstream, "allow": r.allow }))
         .collect();
     let about = serde_json::json!({
         "hosts": plan.reach.hosts,
@@ -85,8 +86,4 @@ fn about(plan: &Plan) -> String {
         "limits": plan.reach.limits,
     });
     format!("{about:#}\n")
-}
-
-fn route_url(path: &str) -> String {
-    format!("http://{}:{}{path}", cred_proxy::config::NAME, cred_proxy::config::PORT)
 }

@@ -139,6 +139,15 @@ fn reach_lines(reach: &Reach) -> String {
         let inspected = if route.inspected { "" } else { ", not inspected" };
         line("route", format!("{} -> {} (credential: {}{inspected})", route.path, route.upstream, route.credential));
         line("", format!("may {}", route.allow.join(", ")));
+        if !route.roles.is_empty() {
+            line("", format!("used as {}", route.roles.join(", ")));
+        }
+        if let Some(twin) = &route.twin {
+            line("", format!("answers at {twin} too, where npm asks for its tarballs"));
+        }
+        if let Some(cost) = &route.cost {
+            line("", format!("inspected: {cost}"));
+        }
     }
     for (name, source) in &reach.env {
         line("holds", format!("{name} ({source})"));

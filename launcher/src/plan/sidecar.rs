@@ -117,20 +117,26 @@ fn injected_header(auth: &proxy::Auth) -> Option<String> {
 
 /// cred-proxy's table. Credentials are named by their route's path; certificates are added when they exist.
 pub fn cred_proxy_config(order: &Order, addresses: &Addresses) -> proxy::Config {
-    let route = |route: &crate::manifest::Route| proxy::Route {
+    let all = &order.bottle.routes;
+    let twins = all.iter().filter_map(|route| super::roles::twin(route, all));
+    proxy::Config {
+        listen: SocketAddr::from((addresses.cred_proxy, proxy::PORT)),
+        proxy: Some(format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
+        routes: all.iter().map(cred_proxy_route).chain(twins).collect(),
+        inspected_ca: None,
+        upstream_roots: String::new(),
+    }
+}
+
+/// A route as cred-proxy is told of it.
+pub fn cred_proxy_route(route: &crate::manifest::Route) -> proxy::Route {
+    proxy::Route {
         path: route.path.clone(),
         upstream: route.upstream.to_string(),
         auth: route.auth.clone(),
         secret: route.token_ref.as_ref().map(|_| route.path.clone()),
         inspected: route.inspect,
         allow: route.allow.clone(),
-    };
-    proxy::Config {
-        listen: SocketAddr::from((addresses.cred_proxy, proxy::PORT)),
-        proxy: Some(format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
-        routes: order.bottle.routes.iter().map(route).collect(),
-        inspected_ca: None,
-        upstream_roots: String::new(),
     }
 }
 
