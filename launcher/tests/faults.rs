@@ -84,6 +84,7 @@ impl Trial {
             phase: Mutex::new("launching"),
             agent: OnceLock::new(),
             sidecars: Mutex::default(),
+            env: BTreeMap::new(),
             owner: tokio::sync::Notify::new(),
         });
         let mut charge = charge(&self.root(), self.dir.path());
@@ -124,6 +125,7 @@ fn charge(root: &StateRoot, dir: &Path) -> Charge {
         env: BTreeMap::new(),
         egress: Egress { allowlist: vec![HostPattern::parse("files.example").unwrap()], ..Egress::default() },
         routes: vec![route],
+        proxy_limits: cred_proxy::config::Limits::default(),
         supervise: false,
         limits: Limits::default(),
         runtime: Runtime::Auto,
@@ -157,6 +159,7 @@ fn charge(root: &StateRoot, dir: &Path) -> Charge {
         engine: None,
         image: "agent:1".to_owned(),
         credentials: BTreeMap::from([("/api/".to_owned(), "a-canary-credential".to_owned())]),
+        credentials_read: 0,
         env: Vec::new(),
         init: dir.join("init"),
     }

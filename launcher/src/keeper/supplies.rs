@@ -2,6 +2,7 @@
 //! made for one launch, and exist here, in the containers' memory, and nowhere else.
 
 use super::Charge;
+use super::table::Table;
 use crate::ca::{self, Authority};
 use crate::error::{Failure, chain};
 use crate::launch::Supplies;
@@ -9,12 +10,11 @@ use crate::plan::provision::Brought;
 use crate::plan::{Names, Plan, roles};
 use crate::state::BottleDir;
 use bottle_images::init::Frame;
-use cred_proxy::Secret;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
-/// Makes everything that the plan names.
-pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplies, Failure> {
+/// Makes everything that the plan names, and cred-proxy's table when there are routes.
+pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Supplies, Option<Table>), Failure> {
     let names = Names::of(&plan.owner.id);
     let minted = |name: String| Authority::mint(&name).map_err(|e| Failure::launch(chain(&e), None));
     let public = ca::public_roots_pem();
@@ -23,6 +23,7 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplie
 
     let own = minted(plan.owner.id.clone())?;
     let mut feeds = BTreeMap::from([(names.pipelock.clone(), pipelock(&plan.pipelock, &own, &roots))]);
+    let mut told = None;
     if let (Some(yaml), Some(table)) = (&plan.route_pipelock, &plan.cred_proxy) {
         let routes = minted(format!("{} routes", plan.owner.id))?;
         feeds.insert(names.route_pipelock.clone(), pipelock(yaml, &routes, &roots));
@@ -31,7 +32,10 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplie
             upstream_roots: roots.clone(),
             ..table.clone()
         };
-        feeds.insert(names.cred_proxy.clone(), configure(&table, &charge.credentials)?);
+        let table = Table::new(table, &charge.credentials);
+        let line = table.line().map_err(|e| Failure::launch(e.to_string(), None))?;
+        feeds.insert(names.cred_proxy.clone(), line);
+        told = Some(table);
     }
     let program = std::fs::read(&charge.init)
         .map_err(|e| Failure::launch(format!("{} cannot be read: {e}", charge.init.display()), None))?;
@@ -44,7 +48,7 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplie
         about: about(plan),
         home: roles::files(&charge.order.bottle.routes),
     };
-    Ok(Supplies { feeds, brought, baseline: dir.baseline() })
+    Ok((Supplies { feeds, brought, baseline: dir.baseline() }, told))
 }
 
 /// Everything of a pipelock arrives before it starts: it reads its files once.
@@ -60,15 +64,6 @@ fn pipelock(yaml: &str, ca: &Authority, roots: &str) -> Zeroizing<Vec<u8>> {
     feed.extend_from_slice(&file(pipelock_config::CONFIG_FILE, 0o600, yaml));
     feed.extend_from_slice(&Frame::Run.encode());
     feed
-}
-
-/// The line that configures cred-proxy. The one place where credentials are written out, into memory.
-fn configure(
-    table: &cred_proxy::config::Config,
-    credentials: &BTreeMap<String, String>,
-) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let secrets = credentials.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect();
-    cred_proxy::config::configure_line(table, &secrets).map_err(|e| Failure::launch(e.to_string(), None))
 }
 
 /// What the agent may know of its bottle: what it can reach, and nothing about the operator's machine.

@@ -56,7 +56,7 @@ pub struct RouteReach {
     pub roles: Vec<String>,
     /// Where it answers as well, to less or the same: npm asks for tarballs there.
     pub twin: Option<String>,
-    /// What its inspection costs, in words; nothing where it is not inspected.
+    /// What its inspection costs beyond what it costs every route, in words.
     pub cost: Option<String>,
 }
 
@@ -72,7 +72,7 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         allow: route.allow.clone(),
         roles: route.roles.iter().map(|role| role.name().to_owned()).collect(),
         twin: super::roles::twin(route, &bottle.routes).map(|twin| twin.path),
-        cost: route.inspect.then(|| cost(&route.roles)),
+        cost: cost(&route.roles).filter(|_| route.inspect),
     });
     Reach {
         image: match &bottle.agent.image {
@@ -100,27 +100,19 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
     }
 }
 
-/// What inspection takes from a route.
-fn cost(roles: &[Role]) -> String {
-    let mut cost =
-        "pipelock holds back every reply but event streams until it is whole, drops trailers and upgrades, and refuses \
-         compressed requests"
-            .to_owned();
-    let mut add = |sentence: &str| {
-        cost.push_str("; ");
-        cost.push_str(sentence);
-    };
-    for role in roles {
-        match role {
-            Role::AnthropicBaseUrl | Role::OpenaiBaseUrl => {
-                add("scanning takes up to a second for 500 KB, and what looks like a key in a prompt ends the request");
-            }
-            Role::NpmRegistry => add("packages are slow to scan"),
-            Role::GitInsteadof => add("git compresses its requests, so that a fetch may fail"),
-            Role::TeaLogin => {}
+/// What inspection costs a route with these roles beyond what it costs every one.
+fn cost(roles: &[Role]) -> Option<String> {
+    let of = |role: &Role| match role {
+        Role::AnthropicBaseUrl | Role::OpenaiBaseUrl => {
+            Some("scanning takes up to a second for 500 KB, and what looks like a key in a prompt ends the request")
         }
-    }
-    cost
+        Role::NpmRegistry => Some("packages are slow to scan"),
+        Role::GitInsteadof => Some("git compresses its requests, so that a fetch may fail"),
+        Role::TeaLogin => None,
+    };
+    let mut costs: Vec<&str> = roles.iter().filter_map(of).collect();
+    costs.dedup();
+    (!costs.is_empty()).then(|| costs.join("; "))
 }
 
 impl EnvValue {

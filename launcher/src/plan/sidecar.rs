@@ -2,6 +2,7 @@
 
 use super::{Action, Addresses, Names, Order, PlanError, hardening};
 use crate::engine::NetworkMode;
+use crate::manifest::TokenRef;
 use bottle_images::init;
 use cred_proxy::config as proxy;
 use pipelock_config::{AgentPolicy, Policy, RoutePolicy};
@@ -119,12 +120,17 @@ fn injected_header(auth: &proxy::Auth) -> Option<String> {
 pub fn cred_proxy_config(order: &Order, addresses: &Addresses) -> proxy::Config {
     let all = &order.bottle.routes;
     let twins = all.iter().filter_map(|route| super::roles::twin(route, all));
+    // What is read from a file or by a command may have changed by the time that an upstream rejects it.
+    let fresh = |route: &&crate::manifest::Route| match &route.token_ref {
+        Some(TokenRef::File(_) | TokenRef::Command { .. }) => true,
+        Some(TokenRef::Env(_)) | None => false,
+    };
     proxy::Config {
-        listen: SocketAddr::from((addresses.cred_proxy, proxy::PORT)),
         proxy: Some(format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
         routes: all.iter().map(cred_proxy_route).chain(twins).collect(),
-        inspected_ca: None,
-        upstream_roots: String::new(),
+        refreshable: all.iter().filter(fresh).map(|route| route.path.clone()).collect(),
+        limits: order.bottle.proxy_limits,
+        ..proxy::Config::closed(SocketAddr::from((addresses.cred_proxy, proxy::PORT)))
     }
 }
 
