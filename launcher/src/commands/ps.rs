@@ -202,7 +202,7 @@ mod tests {
         insta::assert_snapshot!(crate::ui::table(&table(&rows, now)), @"
         BOTTLE   AGENT  STATE     SINCE   WHAT
         coder    coder  running   2 h     12 credential uses, 3 refusals, 2 restarts
-        coder-2  coder  running   2 h     ENDED: pipelock; 12 credential uses, 3 refusals, 2 restarts
+        coder-2  coder  running   2 h     ENDED: pipelock; 12 credential uses, 3 refusals
         coder-3  coder  exited 0  90 min  work saved
         coder-4  coder  died      2 h
         ");

@@ -151,9 +151,9 @@ fn a_plan_with_routes() {
       route          /api/ -> https://api.example.org (credential: variable
                      API_TOKEN)
                      may GET /v1/**
-                     inspected: pipelock holds back every reply but event streams
-                     until it is whole, drops trailers and upgrades, and refuses
-                     compressed requests
+      inspection     of a route: replies are held back until they are whole, but for
+                     event streams; trailers and upgrades are lost; compressed
+                     requests are refused
       holds          CI_TOKEN (from this machine's environment)
       holds          LEVEL (written in the manifest)
       holds          PASS (asked for at launch)
@@ -272,9 +272,9 @@ fn the_preflight_is_a_page() {
       route          /api/ -> https://api.example.org (credential: variable
                      API_TOKEN)
                      may GET /v1/**
-                     inspected: pipelock holds back every reply but event streams
-                     until it is whole, drops trailers and upgrades, and refuses
-                     compressed requests
+      inspection     of a route: replies are held back until they are whole, but for
+                     event streams; trailers and upgrades are lost; compressed
+                     requests are refused
       holds          CI_TOKEN (from this machine's environment)
       holds          LEVEL (written in the manifest)
       holds          PASS (asked for at launch)
