@@ -52,7 +52,8 @@ fn complain(what: &str, code: u8) -> ExitCode {
 /// What the loop in [`run`] hears.
 #[derive(Debug)]
 enum Heard {
-    Configure(Config, BTreeMap<String, Secret>),
+    Configure(Box<Config>, BTreeMap<String, Secret>),
+    Unchanged(String),
     Unreadable(String),
     InputEnded,
     OutputClosed,
@@ -83,6 +84,7 @@ async fn run() -> io::Result<ExitCode> {
                     break ExitCode::FAILURE;
                 }
             },
+            Heard::Unchanged(_) => {}
             Heard::Unreadable(reason) => log.event(Event::Refused { reason }),
             Heard::InputEnded => break ExitCode::SUCCESS,
             Heard::OutputClosed => break ExitCode::FAILURE,
@@ -170,7 +172,8 @@ fn skip_line(input: &mut impl BufRead) -> bool {
 
 fn understand(line: &[u8]) -> Heard {
     match serde_json::from_slice(line) {
-        Ok(Command::Configure { config, secrets }) => Heard::Configure(config, secrets),
+        Ok(Command::Configure { config, secrets }) => Heard::Configure(Box::new(config), secrets),
+        Ok(Command::Unchanged { secret }) => Heard::Unchanged(secret),
         // The library's own words may quote the line.
         Err(error) => Heard::Unreadable(format!(
             "the line is no command: {:?} error at column {}",

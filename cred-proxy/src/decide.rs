@@ -147,8 +147,6 @@ mod tests {
             allow: allow.iter().map(|text| (*text).into()).collect(),
         };
         let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            proxy: None,
             routes: vec![
                 route("/llm/", "https://llm.example", &["POST /v1/messages", "GET /v1/models/**"]),
                 route("/llm/admin/", "https://admin.example/base", &["GET /**"]),
@@ -161,8 +159,7 @@ mod tests {
                 ),
                 route("/closed/", "https://closed.example", &[]),
             ],
-            inspected_ca: None,
-            upstream_roots: String::new(),
+            ..Config::closed(([127, 0, 0, 1], 0).into())
         };
         Table::parse(&config, &BTreeMap::new()).unwrap()
     }

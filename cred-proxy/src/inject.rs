@@ -118,11 +118,8 @@ mod tests {
             allow: vec![],
         });
         let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            proxy: None,
             routes: routes.collect(),
-            inspected_ca: None,
-            upstream_roots: String::new(),
+            ..Config::closed(([127, 0, 0, 1], 0).into())
         };
         Table::parse(&config, &BTreeMap::from([("key".into(), Secret::new("user:pa55word".into()))])).unwrap()
     }

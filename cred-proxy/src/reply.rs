@@ -120,11 +120,8 @@ mod tests {
             allow: vec![],
         };
         let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            proxy: None,
             routes: vec![route],
-            inspected_ca: None,
-            upstream_roots: String::new(),
+            ..Config::closed(([127, 0, 0, 1], 0).into())
         };
         let secrets = BTreeMap::from([("key".into(), Secret::new("s3cret-token".into()))]);
         Table::parse(&config, &secrets).unwrap().routes[0].clone()

@@ -324,8 +324,6 @@ mod tests {
     fn exchange(upstream: &str, says: &'static str, limits: Limits, request: &str) -> (String, String) {
         let quiet = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            proxy: None,
             routes: vec![crate::config::Route {
                 path: "/".into(),
                 upstream: format!("{upstream}://{}", quiet.local_addr().unwrap()),
@@ -334,8 +332,8 @@ mod tests {
                 inspected: false,
                 allow: vec!["* /**".into()],
             }],
-            inspected_ca: None,
             upstream_roots: rcgen::generate_simple_self_signed(vec!["a".into()]).unwrap().cert.pem(),
+            ..Config::closed(([127, 0, 0, 1], 0).into())
         };
         std::thread::spawn(move || {
             let mut kept = Vec::new();

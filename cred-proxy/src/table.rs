@@ -241,11 +241,8 @@ mod tests {
         };
         edit(&mut route);
         Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            proxy: None,
             routes: vec![route],
-            inspected_ca: None,
-            upstream_roots: String::new(),
+            ..Config::closed(([127, 0, 0, 1], 0).into())
         }
     }
 

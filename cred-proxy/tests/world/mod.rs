@@ -241,11 +241,8 @@ pub fn route(upstream: &str) -> Route {
 
 pub fn config(routes: Vec<Route>) -> Config {
     Config {
-        listen: ([127, 0, 0, 1], 0).into(),
-        proxy: None,
         routes,
-        inspected_ca: None,
-        upstream_roots: String::new(),
+        ..Config::closed(([127, 0, 0, 1], 0).into())
     }
 }
 

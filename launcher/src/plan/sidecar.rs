@@ -126,11 +126,9 @@ pub fn cred_proxy_config(order: &Order, addresses: &Addresses) -> proxy::Config 
         allow: route.allow.clone(),
     };
     proxy::Config {
-        listen: SocketAddr::from((addresses.cred_proxy, proxy::PORT)),
         proxy: Some(format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
         routes: order.bottle.routes.iter().map(route).collect(),
-        inspected_ca: None,
-        upstream_roots: String::new(),
+        ..proxy::Config::closed(SocketAddr::from((addresses.cred_proxy, proxy::PORT)))
     }
 }
 
