@@ -41,6 +41,9 @@ struct Args {
     /// Also show where the time of our launches went, as the keeper's log has it.
     #[arg(long)]
     profile: bool,
+    /// Measure this cred-proxy instead of the one that is built for the image.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
 }
 
 /// What can be measured.
@@ -86,7 +89,7 @@ fn bench(args: &Args) -> Result<(), String> {
         bottles(args, &measures, &interrupt)?;
     }
     if args.what.contains(&What::CredProxy) {
-        proxy::bench(args.rounds, &interrupt, &tell)?;
+        proxy::bench(args.binary.clone(), args.rounds, &interrupt, &tell)?;
     }
     Ok(())
 }

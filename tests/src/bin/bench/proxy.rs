@@ -40,9 +40,14 @@ const STARTS: u32 = 9;
 const DESCRIPTORS: u64 = 8192;
 
 /// Measures, and tells the table and the line of JSON.
-pub fn bench(rounds: u32, interrupt: &Interrupt, tell: &dyn Fn(&str) -> Result<(), String>) -> Result<(), String> {
+pub fn bench(
+    binary: Option<PathBuf>,
+    rounds: u32,
+    interrupt: &Interrupt,
+    tell: &dyn Fn(&str) -> Result<(), String>,
+) -> Result<(), String> {
     raise_descriptors()?;
-    let program = program()?;
+    let program = binary.map_or_else(program, Ok)?;
     let folder = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
     let upstream = Upstream::start()?;
     let client = tokio::runtime::Builder::new_current_thread().enable_all().build();
