@@ -117,10 +117,7 @@ mod tests {
             inspected: false,
             allow: vec![],
         });
-        let config = Config {
-            routes: routes.collect(),
-            ..Config::closed(([127, 0, 0, 1], 0).into())
-        };
+        let config = Config { routes: routes.collect(), ..Config::closed(([127, 0, 0, 1], 0).into()) };
         Table::parse(&config, &BTreeMap::from([("key".into(), Secret::new("user:pa55word".into()))])).unwrap()
     }
 

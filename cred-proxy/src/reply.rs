@@ -119,10 +119,7 @@ mod tests {
             inspected: false,
             allow: vec![],
         };
-        let config = Config {
-            routes: vec![route],
-            ..Config::closed(([127, 0, 0, 1], 0).into())
-        };
+        let config = Config { routes: vec![route], ..Config::closed(([127, 0, 0, 1], 0).into()) };
         let secrets = BTreeMap::from([("key".into(), Secret::new("s3cret-token".into()))]);
         Table::parse(&config, &secrets).unwrap().routes[0].clone()
     }

@@ -240,10 +240,7 @@ mod tests {
             allow: vec!["GET /**".into()],
         };
         edit(&mut route);
-        Config {
-            routes: vec![route],
-            ..Config::closed(([127, 0, 0, 1], 0).into())
-        }
+        Config { routes: vec![route], ..Config::closed(([127, 0, 0, 1], 0).into()) }
     }
 
     fn secrets(secret: &str) -> BTreeMap<String, Secret> {

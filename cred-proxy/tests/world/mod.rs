@@ -240,10 +240,7 @@ pub fn route(upstream: &str) -> Route {
 }
 
 pub fn config(routes: Vec<Route>) -> Config {
-    Config {
-        routes,
-        ..Config::closed(([127, 0, 0, 1], 0).into())
-    }
+    Config { routes, ..Config::closed(([127, 0, 0, 1], 0).into()) }
 }
 
 pub fn secrets() -> BTreeMap<String, Secret> {
