@@ -85,11 +85,7 @@ enum Attended {
     No,
 }
 
-fn source(
-    from: &TokenRef,
-    env: &BTreeMap<String, String>,
-    attended: Attended,
-) -> Result<Secret, CredentialError> {
+fn source(from: &TokenRef, env: &BTreeMap<String, String>, attended: Attended) -> Result<Secret, CredentialError> {
     let bytes = match from {
         TokenRef::Env(name) => {
             let value = env.get(name).ok_or_else(|| CredentialError::NoVariable(name.clone()))?;

@@ -1,11 +1,11 @@
 //! The process that owns a bottle: started from the same binary, in a session of its own, so that detaching is only
 //! letting go. It launches, attends the agent, and takes everything back; `run` and all other commands are its clients.
 
+use crate::control::Sidecar;
 use crate::engine::{Engine, EngineError, Kind, docker::Docker};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::image_files::Memory;
-use crate::control::Sidecar;
 use crate::keeper::console::Console;
 use crate::keeper::table::Table;
 use crate::keeper::tend::{Life, Tending};
@@ -298,7 +298,8 @@ async fn one_try<E: Engine>(
     let tried = match launched {
         Ok(Ok(running)) => {
             let bottle = (&plan, &supplies, table.as_ref());
-            let attended = AssertUnwindSafe(attend(shared, charge, bottle, running, session, stop)).catch_unwind().await;
+            let attended =
+                AssertUnwindSafe(attend(shared, charge, bottle, running, session, stop)).catch_unwind().await;
             Ok(attended.unwrap_or_else(|_| Outcome::Failed(panicked())))
         }
         Ok(Err(error)) => Err(error),

@@ -162,7 +162,8 @@ mod tests {
         let request = |route: &str, status: u16, bytes: u64, credential: bool, reason: Option<&str>| {
             let [route, method, path] = [route, "GET", "/x"].map(str::to_owned);
             let reason = reason.map(str::to_owned);
-            serde_json::to_string(&Event::Request { route, method, path, status, bytes, ms: 1, credential, reason }).unwrap()
+            serde_json::to_string(&Event::Request { route, method, path, status, bytes, ms: 1, credential, reason })
+                .unwrap()
         };
         for (at, line) in [
             request("/a/", 200, 10, true, None),

@@ -104,8 +104,21 @@ fn make(tag: &str, packages: &[&str]) -> Result<(), ClientImageError> {
         .tempdir()
         .map_err(|source| ClientImageError::File { path: std::env::temp_dir(), source })?;
     let root = scratch.path().join("root");
-    run(&mut debootstrap(&root, packages, &mirror, &settings))?;
+    // debootstrap takes the first of alternative dependencies, whatever fits; apt knows.
+    let all = if packages.contains(&"npm") { closure(packages)? } else { Vec::new() };
+    let packages: Vec<&str> = packages.iter().copied().chain(all.iter().map(String::as_str)).collect();
+    run(&mut debootstrap(&root, &packages, &mirror, &settings))?;
     import(&root, tag)
+}
+
+/// Everything that these packages need on an empty system, by this machine's apt.
+fn closure(packages: &[&str]) -> Result<Vec<String>, ClientImageError> {
+    let mut apt = Command::new("apt-get");
+    apt.env("LC_ALL", "C").args(["--simulate", "--quiet=2", "--option", "Dir::State::status=/dev/null"]);
+    apt.args(["--option", "APT::Install-Recommends=0", "install"]).args(packages);
+    let said = run(&mut apt)?;
+    let name = |line: &str| Some(line.strip_prefix("Inst ")?.split_whitespace().next()?.to_owned());
+    Ok(said.lines().filter_map(name).collect())
 }
 
 fn debootstrap(root: &Path, packages: &[&str], mirror: &apt::Mirror, settings: &apt::Settings) -> Command {

@@ -41,7 +41,8 @@ fn git_clones_and_fetches_by_its_route_and_pushes_nowhere() {
     for (n, spelling) in
         ["git@git.world.example:team/app.git", "ssh://git@git.world.example/team/app.git"].iter().enumerate()
     {
-        let shallow = format!("cd /tmp; git clone -q --depth 1 {spelling} shallow-{n}; git -C shallow-{n} log --format=%s");
+        let shallow =
+            format!("cd /tmp; git clone -q --depth 1 {spelling} shallow-{n}; git -C shallow-{n} log --format=%s");
         assert_eq!(ok(&bottle, &shallow), "commit 3\n", "{spelling}");
     }
     let fetch = "cd /tmp/shallow-0; git fetch -q --unshallow; git fetch -q origin topic-7; \
@@ -79,7 +80,8 @@ fn npm_installs_by_its_route_and_publishes_nowhere() {
     let bottle = site.run("roles-npm").args(&["--no-workspace"]).detached(&["sleep", "600"]);
 
     let require = "node -p \"require('world-tree')\"";
-    let install = format!("mkdir /tmp/app; cd /tmp/app; npm init -y >/dev/null; npm install world-tree >/dev/null; {require}");
+    let install =
+        format!("mkdir /tmp/app; cd /tmp/app; npm init -y >/dev/null; npm install world-tree >/dev/null; {require}");
     assert_eq!(ok(&bottle, &install), "a tree with a leaf of the small world\n\n");
     // The same from the list of what was installed, with nothing kept.
     let again = format!("cd /tmp/app; rm -rf node_modules ~/.npm; npm ci >/dev/null; {require}");

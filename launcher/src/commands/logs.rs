@@ -92,8 +92,7 @@ mod tests {
     #[test]
     fn a_line_is_readable_and_harmless() {
         let line = |role: &str, line: &str| {
-            let [time, role, stream, line] =
-                ["2026-01-01T10:00:00.123Z", role, "out", line].map(str::to_owned);
+            let [time, role, stream, line] = ["2026-01-01T10:00:00.123Z", role, "out", line].map(str::to_owned);
             pretty(&serde_json::to_string(&LogLine { time, role, stream, line, repeated: 0 }).unwrap())
         };
         let event = |path: &str, status, credential, reason: Option<&str>| {

@@ -38,9 +38,7 @@ pub async fn ps(here: &Here, args: &Ps) -> Result<Exit, Failure> {
         }
     }
     if args.json {
-        let row = |((m, s, work), report): (&Row, &Option<Report>)| {
-            serde_json::json!({ "bottle": m, "status": s, "report": report, "workspace_saved": work })
-        };
+        let row = |((m, s, work), report): (&Row, &Option<Report>)| serde_json::json!({ "bottle": m, "status": s, "report": report, "workspace_saved": work });
         let rows: Vec<_> = rows.iter().zip(&reports).map(row).collect();
         here.ui.data(&format!("{}\n", serde_json::Value::from(rows)));
         return Ok(Exit::Success);
@@ -122,7 +120,8 @@ pub fn routes(report: &Report, now: jiff::Timestamp) -> Vec<Vec<String>> {
         let numbers = [count.requests, count.refused, count.failed].map(|n| n.to_string());
         let [requests, refused, failed] = numbers;
         let last = format!("{}, {} ago", count.last_status, age(&count.last_time, now));
-        [path, requests, refused, failed, crate::ui::size(count.bytes), count.credential_uses.to_string(), last].to_vec()
+        [path, requests, refused, failed, crate::ui::size(count.bytes), count.credential_uses.to_string(), last]
+            .to_vec()
     };
     std::iter::once(head).chain(report.routes.iter().map(row)).collect()
 }
@@ -180,7 +179,8 @@ mod tests {
         let mut over = |path: &str, requests, refused, credential_uses| {
             let last_time = "2026-01-01T12:29:55.000Z".to_owned();
             let bytes = 1_234_567_890;
-            let count = RouteCount { requests, refused, failed: 3, bytes, credential_uses, last_status: 200, last_time };
+            let count =
+                RouteCount { requests, refused, failed: 3, bytes, credential_uses, last_status: 200, last_time };
             report.routes.insert(path.to_owned(), count);
         };
         over("/api/", 1234, 2, 12);

@@ -74,6 +74,7 @@ fn routes(nodes: &[Node], places: &Places, report: &mut Report) -> Vec<Read> {
     each_path_once(&routes, report);
     each_single_role_once(&routes, report);
     one_inspection_per_host(&mut routes, report);
+    tarballs_have_their_place(&routes, report);
     routes
 }
 
@@ -271,6 +272,22 @@ fn each_single_role_once(routes: &[Read], report: &mut Report) {
                 }
                 None => first.push((*role, &read.route.path)),
             }
+        }
+    }
+}
+
+/// npm asks for a tarball at the path that its registry has for itself, which another route may have taken.
+fn tarballs_have_their_place(routes: &[Read], report: &mut Report) {
+    for read in routes.iter().filter(|read| read.route.roles.contains(&Role::NpmRegistry)) {
+        let place = format!("{}/", read.route.upstream.base);
+        if read.route.path != place && routes.iter().any(|other| other.route.path == place) {
+            let path = &read.route.path;
+            report.warn(
+                read.path_at,
+                &format!(
+                    "npm before version 11 asks for the tarballs of `{path}` at `{place}`, which is another route"
+                ),
+            );
         }
     }
 }
