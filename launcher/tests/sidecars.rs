@@ -223,3 +223,27 @@ async fn a_rejected_credential_is_fetched_once_and_not_at_the_agents_pace() {
     .await;
     assert_clean(&trial, &ending, "a rejected credential");
 }
+
+#[tokio::test]
+async fn a_command_is_run_again_before_its_time_is_over_and_after_it_failed() {
+    let mut trial = Trial::new();
+    let runs = trial.dir.path().join("runs");
+    let script = format!(
+        "echo x >> {0}; n=$(wc -l < {0}); test $n != 2 || {{ echo not now, token-1 >&2; exit 1; }}; echo token-$n",
+        runs.display()
+    );
+    let argv = ["sh", "-c", &script].map(str::to_owned).to_vec();
+    trial.token_ref = TokenRef::Command { argv, ttl_s: Some(10) };
+    let (trial, ending) = during(trial, |trial, _| async move {
+        // The one that the launch came with is older than its time.
+        until("the first is told", || times(&trial, "cred-proxy", "token-1") == 1).await;
+        until("the failure is told of", || log(&trial).contains("cannot be had again")).await;
+        until("the third is told", || times(&trial, "cred-proxy", "token-3") == 1).await;
+        assert_eq!(times(&trial, "cred-proxy", "\"command\":\"configure\""), 3, "a failure tells it nothing");
+    })
+    .await;
+    let log = log(&trial);
+    assert!(log.contains("it said: not now, [redacted]") && log.contains("can be had again"), "{log}");
+    assert!(!log.contains("token-"), "{log}");
+    assert_clean(&trial, &ending, "a command with a time");
+}

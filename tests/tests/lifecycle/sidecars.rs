@@ -92,6 +92,31 @@ fn a_sidecar_that_is_killed_runs_again_at_its_place_with_all_it_needs() {
     assert!(page.lines().any(|line| line.starts_with("/api/ ")), "what went over it is kept: {page}");
 }
 
+#[test]
+fn a_sidecar_that_was_started_again_ends_with_its_keeper() {
+    let Some(site) = Site::new() else { return };
+    let world = World::start(&site);
+    site.bottle("dev", &world.bottle_yaml(&site.clients()));
+    let name = fresh("coder");
+    site.agent(&name, "dev");
+    let bottle = site.run(&name).args(&["--no-workspace"]).detached(&["sleep", "600"]);
+    for killed in &ROLES[1..] {
+        bottle.kill_container(killed);
+        let again = format!("{killed} runs again");
+        wait_until(&again, || bottle.log("keeper").contains(&again).then_some(()));
+    }
+    signal(bottle.keeper(), Signal::KILL);
+    for role in ROLES {
+        wait_until(&format!("{role} ends"), || {
+            let state = ["inspect", "-f", "{{.State.Running}}", &bottle.container(role)];
+            let output: Output = Command::new("docker").args(state).output().unwrap().into();
+            (output.ok().stdout.trim() == "false").then_some(())
+        });
+    }
+    site.launcher(&["cleanup"]).ok();
+    site.assert_nothing_left();
+}
+
 const ROLES: [&str; 4] = ["agent", "cred-proxy", "pipelock", "route-pipelock"];
 
 fn dead(site: &Site, role: &str) -> Option<()> {
