@@ -82,10 +82,10 @@ fn npm_installs_by_its_route_and_publishes_nowhere() {
     let require = "node -p \"require('world-tree')\"";
     let install =
         format!("mkdir /tmp/app; cd /tmp/app; npm init -y >/dev/null; npm install world-tree >/dev/null; {require}");
-    assert_eq!(ok(&bottle, &install), "a tree with a leaf of the small world\n\n");
+    assert_eq!(ok(&bottle, &install), "a tree with a leaf of the small world\n");
     // The same from the list of what was installed, with nothing kept.
     let again = format!("cd /tmp/app; rm -rf node_modules ~/.npm; npm ci >/dev/null; {require}");
-    assert_eq!(ok(&bottle, &again), "a tree with a leaf of the small world\n\n");
+    assert_eq!(ok(&bottle, &again), "a tree with a leaf of the small world\n");
     // What it wrote down names the registry, not the bottle: it is good outside as well.
     let lock = ok(&bottle, "cat /tmp/app/package-lock.json");
     assert!(lock.contains(&format!("https://{NPM}/world-tree/-/world-tree-1.0.0.tgz")), "{lock}");
