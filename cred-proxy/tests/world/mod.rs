@@ -2,6 +2,7 @@
 //! standard input and output. All on loopback, all blocking; a guard ends the process when a test panics too.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests: what fails here fails the test")]
+#![allow(dead_code, reason = "shared by several test programs, none of which uses all of it")]
 
 use cred_proxy::Secret;
 use cred_proxy::config::{Auth, Config, Event, Route, configure_line};
@@ -240,10 +241,7 @@ pub fn route(upstream: &str) -> Route {
 }
 
 pub fn config(routes: Vec<Route>) -> Config {
-    Config {
-        routes,
-        ..Config::closed(([127, 0, 0, 1], 0).into())
-    }
+    Config { routes, ..Config::closed(([127, 0, 0, 1], 0).into()) }
 }
 
 pub fn secrets() -> BTreeMap<String, Secret> {
