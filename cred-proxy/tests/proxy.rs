@@ -61,7 +61,8 @@ fn what_does_not_pass_is_told_in_fixed_words_and_never_arrives() {
         ("GET /api/open/ HTTP/1.1", 400, "Host"),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a", 405, "method"),
         ("TRACE /api/open/ HTTP/1.1\r\nHost: a", 405, "method"),
-        ("GET /api/open/ HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket", 501, "upgrades"),
+        ("GET /api/open/ HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: tls/1.2", 501, "upgrades"),
+        ("GET /api/open/ HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket", 400, "handshake"),
     ] {
         let reply = sidecar.ask(&format!("{request}\r\n\r\n"));
         assert_eq!(status(&reply), wanted, "{request}");
@@ -306,9 +307,9 @@ fn a_masked_reply_keeps_its_length() {
 }
 
 #[test]
-fn a_compressed_reply_does_not_pass_with_a_credential() {
+fn a_reply_in_an_unknown_coding_does_not_pass_with_a_credential() {
     let upstream = Upstream::plain(|_, wire| {
-        write!(wire, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx")
+        write!(wire, "HTTP/1.1 200 OK\r\nContent-Encoding: compress\r\nContent-Length: 1\r\n\r\nx")
     });
     let mut open = route(&upstream.url());
     (open.path, open.auth, open.secret) = ("/open/".into(), Auth::None, None);

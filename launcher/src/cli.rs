@@ -103,6 +103,8 @@ pub enum Output {
 /// `ps`
 #[derive(Debug, Args)]
 pub struct Ps {
+    /// One bottle, or the beginning of its name, with its sidecars and routes
+    pub id: Option<String>,
     /// Those that have ended as well
     #[arg(long, short)]
     pub all: bool,

@@ -1,16 +1,30 @@
 //! Credentials of routes: where the manifest says they are, into memory, and nowhere else.
+//!
+//! A command is run without a shell, with the operator's environment, and in `/`: where the operator stands may be a
+//! folder that an agent has written into, and many a program reads its configuration there.
 
 use crate::manifest::{EnvValue, TokenRef};
 use cred_proxy::Secret;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// A credential is never longer.
-const CREDENTIAL_BYTES_MAX: u64 = 64 << 10;
+const CREDENTIAL_BYTES_MAX: usize = 64 << 10;
 /// How long a credential's command may run.
-const COMMAND_WITHIN: Duration = Duration::from_secs(60);
+pub const COMMAND_WITHIN: Duration = Duration::from_secs(30);
+/// How long its output may stay open after it, in the hands of something that it started.
+const REST_WITHIN: Duration = Duration::from_secs(1);
+/// The pause between two looks at a command.
+const LOOK: Duration = Duration::from_millis(10);
+/// What of a failed command's words an error shows.
+const WORDS_BYTES_MAX: usize = 2 << 10;
 
 /// Why there is no credential.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +49,14 @@ pub enum CredentialError {
         source: std::io::Error,
     },
     /// The command failed, or took too long. Its output is not shown: it may be the credential.
-    #[error("the command {program:?} {how}")]
+    #[error("the command {program:?} {how}{}", if .said.is_empty() { String::new() } else { format!("; it said: {said}") })]
     Failed {
         /// Its program.
         program: String,
         /// How it failed.
         how: String,
+        /// What it said on its standard error, cleaned, without what its standard output was.
+        said: String,
     },
     /// It is there and cannot be one.
     #[error("{from} gives no usable credential: {why}")]
@@ -52,26 +68,51 @@ pub enum CredentialError {
     },
 }
 
-/// Reads a credential.
+/// Reads a credential for a person who waits for it: a command may use the terminal.
 pub fn read(from: &TokenRef, env: &BTreeMap<String, String>) -> Result<Secret, CredentialError> {
-    let text = match from {
-        TokenRef::Env(name) => env.get(name).cloned().ok_or_else(|| CredentialError::NoVariable(name.clone()))?,
+    source(from, env, Attended::Yes)
+}
+
+/// Reads a credential with nobody there. A command has a process group of its own, which ends with it when it takes too
+/// long.
+pub fn read_unattended(from: &TokenRef, env: &BTreeMap<String, String>) -> Result<Secret, CredentialError> {
+    source(from, env, Attended::No)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attended {
+    Yes,
+    No,
+}
+
+fn source(from: &TokenRef, env: &BTreeMap<String, String>, attended: Attended) -> Result<Secret, CredentialError> {
+    let bytes = match from {
+        TokenRef::Env(name) => {
+            let value = env.get(name).ok_or_else(|| CredentialError::NoVariable(name.clone()))?;
+            Zeroizing::new(value.clone().into_bytes())
+        }
         TokenRef::File(path) => {
             let failed = |source| CredentialError::File { path: path.display().to_string(), source };
-            let mut text = String::new();
+            let mut bytes = Zeroizing::new(Vec::new());
             let file = std::fs::File::open(path).map_err(failed)?;
-            file.take(CREDENTIAL_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
-            text
+            file.take(CREDENTIAL_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+            bytes
         }
-        TokenRef::Command { argv, .. } => run(argv, env)?,
+        TokenRef::Command { argv, .. } => run(argv, env, attended)?,
     };
-    let text = zeroize::Zeroizing::new(text);
-    let token = text.trim_end_matches(['\n', '\r']);
-    let unusable = |why| Err(CredentialError::Unusable { from: from.to_string(), why });
-    match token {
-        "" => unusable("it is empty"),
-        t if !t.bytes().all(|b| (0x20..0x7f).contains(&b)) => unusable("it has characters that no header may have"),
-        t => Ok(Secret::new(t.to_owned())),
+    usable(&bytes).map_err(|why| CredentialError::Unusable { from: from.to_string(), why })
+}
+
+/// What a header's value may be, without the newline at its end.
+fn usable(bytes: &[u8]) -> Result<Secret, &'static str> {
+    if bytes.len() > CREDENTIAL_BYTES_MAX {
+        return Err("it is longer than 64 KiB");
+    }
+    let end = bytes.iter().rposition(|b| !b"\r\n".contains(b)).map_or(0, |at| at + 1);
+    match std::str::from_utf8(&bytes[..end]) {
+        Ok("") => Err("it is empty"),
+        Ok(token) if token.bytes().all(|b| (0x20..0x7f).contains(&b)) => Ok(Secret::new(token.to_owned())),
+        Ok(_) | Err(_) => Err("it has characters that no header may have"),
     }
 }
 
@@ -91,39 +132,97 @@ pub fn value(
     }
 }
 
-fn run(argv: &[String], env: &BTreeMap<String, String>) -> Result<String, CredentialError> {
+fn run(
+    argv: &[String],
+    env: &BTreeMap<String, String>,
+    attended: Attended,
+) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
     let (program, args) = argv.split_first().map_or((String::new(), &[][..]), |(p, a)| (p.clone(), a));
-    let failed = |how: String| CredentialError::Failed { program: program.clone(), how };
     let io = |source| CredentialError::Command { program: program.clone(), source };
     let mut command = Command::new(&program);
-    command.args(args).env_clear().envs(env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command.args(args).env_clear().envs(env).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if attended == Attended::No {
+        command.process_group(0);
+    }
     let mut child = command.spawn().map_err(io)?;
-    let stdout = child.stdout.take();
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        let read = stdout.map(|s| s.take(CREDENTIAL_BYTES_MAX).read_to_string(&mut text));
-        (text, read.is_some_and(|r| r.is_ok()))
-    });
-    let mut waited = Duration::ZERO;
+    let out = child.stdout.take().map(|stream| Heard::of(stream, CREDENTIAL_BYTES_MAX + 1));
+    let err = child.stderr.take().map(|stream| Heard::of(stream, WORDS_BYTES_MAX));
+    let began = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().map_err(io)? {
-            break status;
+            break Some(status);
         }
-        if waited >= COMMAND_WITHIN {
-            // It may have ended in this very moment.
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(failed(format!("took longer than {} s", COMMAND_WITHIN.as_secs())));
+        if began.elapsed() >= COMMAND_WITHIN {
+            kill(&mut child, attended);
+            break None;
         }
-        std::thread::sleep(Duration::from_millis(10));
-        waited += Duration::from_millis(10);
+        std::thread::sleep(LOOK);
     };
-    if !status.success() {
-        return Err(failed(format!("ended with {status}")));
+    let bytes = out.map(Heard::bytes).unwrap_or_default();
+    let how = match status {
+        Some(status) if status.success() => return Ok(bytes),
+        Some(status) => format!("ended with {status}"),
+        None => format!("took longer than {} s", COMMAND_WITHIN.as_secs()),
+    };
+    let said = words(&err.map(Heard::bytes).unwrap_or_default(), &bytes);
+    Err(CredentialError::Failed { program, how, said })
+}
+
+/// Ends a command that takes too long, and what it started. It may have ended in this very moment.
+fn kill(child: &mut Child, attended: Attended) {
+    if attended == Attended::No
+        && let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+    {
+        let _ = kill_process_group(group, Signal::KILL);
     }
-    match reader.join() {
-        Ok((text, true)) => Ok(text),
-        Ok((_, false)) | Err(_) => Err(failed("printed something that is no text".to_owned())),
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// What a command said on its standard error, in one line, without what it gave as the credential.
+fn words(said: &[u8], output: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let mut lines: Vec<String> = said.lines().map(|line| crate::ui::clean(line.trim())).collect();
+    lines.retain(|line| !line.is_empty());
+    for secret in String::from_utf8_lossy(output).lines().map(str::trim).filter(|line| !line.is_empty()) {
+        for line in &mut lines {
+            *line = line.replace(secret, "[redacted]");
+        }
+    }
+    lines.join(" / ")
+}
+
+/// A stream that is read to its end on a thread of its own, the beginning of which is kept. A command that says more is
+/// not held up.
+struct Heard {
+    kept: Arc<Mutex<Zeroizing<Vec<u8>>>>,
+    ended: Receiver<()>,
+}
+
+impl Heard {
+    fn of(mut stream: impl Read + Send + 'static, most: usize) -> Self {
+        let kept = Arc::new(Mutex::new(Zeroizing::new(Vec::with_capacity(most))));
+        let keep = Arc::clone(&kept);
+        let (end, ended) = channel();
+        // It ends with the last process that has the stream, or with ours.
+        std::thread::spawn(move || {
+            let mut piece = Zeroizing::new([0; 4096]);
+            while let Ok(read @ 1..) = stream.read(&mut *piece) {
+                let mut kept = keep.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = most.saturating_sub(kept.len()).min(read);
+                kept.extend_from_slice(&piece[..room]);
+            }
+            // Nobody listens any more when it took too long.
+            let _ = end.send(());
+        });
+        Self { kept, ended }
+    }
+
+    fn bytes(self) -> Zeroizing<Vec<u8>> {
+        // Something that the command left running may hold the stream open; what came until now is what it said.
+        let _ = self.ended.recv_timeout(REST_WITHIN);
+        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -151,14 +250,37 @@ mod tests {
             (TokenRef::File(dir.path().join("none")), Err("cannot be read")),
             (command(&["echo", "from-command"]), Ok("from-command")),
             (command(&["printf", "a\\nb"]), Err("characters")),
+            (command(&["printf", "a\\tb"]), Err("characters")),
+            (command(&["printf", "a\\200b"]), Err("characters")),
+            (command(&["printf", "token\\r\\n\\n"]), Ok("token")),
+            (command(&["true"]), Err("empty")),
+            (command(&["head", "-c", "65536", "/dev/zero"]), Err("characters")),
+            (command(&["head", "-c", "65537", "/dev/zero"]), Err("longer than 64 KiB")),
+            (command(&["sh", "-c", "yes 2>&1 | head -c 1000000 >&2; echo after"]), Ok("after")),
+            (command(&["sh", "-c", "sleep 5 & echo before"]), Ok("before")),
+            (command(&["pwd"]), Ok("/")),
+            (command(&["echo", "$HOME;`id`"]), Ok("$HOME;`id`")),
             (command(&["false"]), Err("exit status: 1")),
             (command(&["/no/such/program"]), Err("cannot be run")),
         ] {
-            match (read(&from, &env), expected) {
-                (Ok(secret), Ok(text)) => assert_eq!(secret.expose(), text),
-                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
-                (got, _) => panic!("{from}: {got:?}"),
+            for got in [read(&from, &env), read_unattended(&from, &env)] {
+                match (got, expected) {
+                    (Ok(secret), Ok(text)) => assert_eq!(secret.expose(), text),
+                    (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                    (got, _) => panic!("{from}: {got:?}"),
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_command_that_fails_is_quoted_without_the_credential() {
+        let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
+        let script = "echo s3cret; printf 'no s3cret\\n\\033[2Jhere\\n' >&2; exit 3";
+        let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let error = read_unattended(&TokenRef::Command { argv, ttl_s: None }, &env).unwrap_err();
+        let expected = "the command \"sh\" ended with exit status: 3; it said: no [redacted] / \\u{1b}[2Jhere";
+        assert_eq!(error.to_string(), expected);
+        assert!(!format!("{error:?}").contains("s3cret"));
     }
 }

@@ -7,9 +7,11 @@ use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::image_files::Memory;
 use crate::keeper::console::Console;
+use crate::keeper::table::Table;
+use crate::keeper::tend::{Life, Tending};
 use crate::keeper_socket::{self, Ending, ToClient};
 use crate::launch::clock::Clock;
-use crate::launch::{Launch, LaunchError, Running};
+use crate::launch::{Launch, LaunchError, Running, Supplies};
 use crate::log::LogFile;
 use crate::plan::provision::ProvisionError;
 use crate::plan::{self, Order, Plan};
@@ -27,8 +29,11 @@ use std::time::Duration;
 
 pub mod agent;
 pub mod console;
+pub mod fresh;
 pub mod serve;
 pub mod supplies;
+pub mod table;
+pub mod tend;
 
 /// How long a keeper waits for the client that started it.
 const OWNER_WITHIN: Duration = Duration::from_secs(20);
@@ -48,6 +53,8 @@ pub struct Charge {
     pub image: String,
     /// Credential by the path of its route.
     pub credentials: BTreeMap<String, String>,
+    /// When they were read, in seconds of Unix time: a person may take long to say yes.
+    pub credentials_read: u64,
     /// The agent's environment.
     pub env: Vec<(String, String)>,
     /// The static first process, by its path on this machine.
@@ -79,7 +86,9 @@ pub struct Shared<E: Engine> {
     /// The agent, once it runs.
     pub agent: OnceLock<agent::Handle>,
     /// Role -> its life, once it runs.
-    pub sidecars: Mutex<BTreeMap<String, tokio::sync::watch::Receiver<crate::control::Status>>>,
+    pub sidecars: Mutex<BTreeMap<String, Life>>,
+    /// The operator's environment, as the client had it, for commands that fetch credentials.
+    pub env: BTreeMap<String, String>,
     /// Called when the owner has come.
     pub owner: tokio::sync::Notify,
 }
@@ -131,7 +140,9 @@ fn greet(greeting: &Greeting) {
 
 /// Claims the id, listens, waits for its client, and keeps the bottle.
 async fn begin(mut charge: Charge) -> Result<Exit, Failure> {
-    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    // The client starts its keeper with its own environment, so that none of it need be sent.
+    let env: BTreeMap<String, String> =
+        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
     let root = StateRoot::open(&env).map_err(|e| Failure::launch(format!("no state directory: {e}"), None))?;
     let session = claim(&root, &charge)?;
     charge.order.owner.id = session.dir.id().to_owned();
@@ -150,6 +161,7 @@ async fn begin(mut charge: Charge) -> Result<Exit, Failure> {
         phase: Mutex::new("launching"),
         agent: OnceLock::new(),
         sidecars: Mutex::default(),
+        env,
         owner: tokio::sync::Notify::new(),
     });
     tokio::spawn(serve::serve(listener, Arc::clone(&shared)));
@@ -269,7 +281,7 @@ async fn one_try<E: Engine>(
 ) -> (Result<Outcome, LaunchError>, Vec<Leftover>) {
     let clock = Clock::start("prepare");
     let prepared = AssertUnwindSafe(prepare(shared, charge, session, started)).catch_unwind().await;
-    let Prepared { plan, supplies, image } = match prepared.unwrap_or_else(|_| Err(panicked())) {
+    let Prepared { plan, supplies, table, image } = match prepared.unwrap_or_else(|_| Err(panicked())) {
         Ok(prepared) => prepared,
         Err(failure) => return (Ok(Outcome::Failed(failure)), Vec::new()),
     };
@@ -282,11 +294,12 @@ async fn one_try<E: Engine>(
     };
     let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress, &notify);
     let launch = launch.remembering(Memory::beside(&session.dir), image);
-    let mut held = BTreeMap::new();
+    let mut held = Held::default();
     let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
     let tried = match launched {
         Ok(Ok(running)) => {
-            let attending = attend(shared, charge, &plan, running, &mut held, session, stop);
+            let bottle = (&plan, &supplies, table.as_ref());
+            let attending = attend(shared, charge, bottle, running, &mut held, session, stop);
             let attended = AssertUnwindSafe(attending).catch_unwind().await;
             Ok(attended.unwrap_or_else(|_| Outcome::Failed(panicked())))
         }
@@ -296,8 +309,9 @@ async fn one_try<E: Engine>(
     shared.set_phase("ending");
     let home = Home { engine: &*shared.engine, dir: &session.dir, progress: &progress };
     let clock = Clock::start("take back");
+    held.rest();
     let leftovers = undo.unwind(&*shared.engine, &home).await;
-    drop(held);
+    held.end().await;
     shared.log.line("keeper", "out", &clock.line());
     if leftovers.is_empty()
         && let Err(error) = session.dir.forget_recorded()
@@ -311,10 +325,32 @@ fn panicked() -> Failure {
     Failure::launch("the keeper panicked", "its log says where; please report it".to_owned())
 }
 
+/// The containers that run, and end when this is dropped.
+#[derive(Default)]
+struct Held {
+    agent: Option<Sidecar>,
+    sidecars: Option<Tending>,
+}
+
+impl Held {
+    /// From now on nothing is started again.
+    fn rest(&self) {
+        self.sidecars.iter().for_each(Tending::rest);
+    }
+
+    async fn end(self) {
+        if let Some(sidecars) = self.sidecars {
+            sidecars.end().await;
+        }
+    }
+}
+
 /// What a launch begins with.
 struct Prepared {
     plan: Plan,
-    supplies: crate::launch::Supplies,
+    supplies: Supplies,
+    /// What cred-proxy is told, when there are routes.
+    table: Option<Arc<Table>>,
     /// Content address of the agent's image.
     image: String,
 }
@@ -334,7 +370,7 @@ async fn prepare<E: Engine>(
         return Err(Failure::launch(format!("the engine has no image {}", charge.image), None));
     };
     let plan = plan::plan(&charge.order, &facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
-    let supplies = supplies::supplies(&plan, charge, &session.dir)?;
+    let (supplies, table) = supplies::supplies(&plan, charge, &session.dir)?;
     let io = |e: std::io::Error| Failure::launch(format!("the bottle's folder cannot be written: {e}"), None);
     session.dir.record(&plan).map_err(io)?;
     session
@@ -351,32 +387,34 @@ async fn prepare<E: Engine>(
             outcome: None,
         })
         .map_err(io)?;
-    Ok(Prepared { plan, supplies, image })
+    Ok(Prepared { plan, supplies, table: table.map(Arc::new), image })
 }
 
-/// Runs the agent to its end. What is still running then is handed on in `held`, to be taken back one by one.
+/// Runs the agent to its end. What is still running then is in `held`, to be taken back one by one.
 async fn attend<E: Engine>(
     shared: &Arc<Shared<E>>,
     charge: &Charge,
-    plan: &Plan,
-    mut running: Running,
-    held: &mut BTreeMap<String, Sidecar>,
+    (plan, supplies, table): (&Plan, &Supplies, Option<&Arc<Table>>),
+    Running { mut sidecars, identity }: Running,
+    held: &mut Held,
     session: &Session,
     stop: &Stop,
 ) -> Outcome {
-    let statuses = running.sidecars.iter().map(|(role, sidecar)| (role.clone(), sidecar.status()));
-    *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = statuses.collect();
-    let outcome = agent::attend(shared, charge, plan, &running.identity, session, stop).await;
+    let life = |sidecar: &Sidecar| Life { status: sidecar.status(), restarts: 0 };
+    let lives = sidecars.iter().map(|(role, sidecar)| (role.clone(), life(sidecar)));
+    *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = lives.collect();
+    held.agent = sidecars.remove("agent");
+    held.sidecars = Some(Tending::begin(shared, charge, plan, supplies, table, sidecars, stop));
+    let outcome = agent::attend(shared, charge, plan, &identity, session, stop).await;
     shared.set_phase("ending");
     // Only a workspace is read after this, and what still runs in there has to end first. Else removing ends it.
     if charge.order.workspace.is_some()
-        && let Some(agent) = running.sidecars.remove("agent")
+        && let Some(agent) = held.agent.take()
     {
         let clock = Clock::start("end the agent");
         agent.end(Duration::from_secs(5)).await;
         shared.log.line("keeper", "out", &clock.line());
     }
-    *held = running.sidecars;
     outcome
 }
 
@@ -406,8 +444,9 @@ fn ending<E: Engine>(
     } else if let Some(mut metadata) = session.dir.metadata() {
         metadata.ended = Some(state::now());
         metadata.outcome = Some(word);
-        if let Err(error) = session.dir.write_metadata(&metadata) {
-            shared.log.line("keeper", "err", &format!("the metadata cannot be written: {error}"));
+        let written = session.dir.write_report(&report).and_then(|()| session.dir.write_metadata(&metadata));
+        if let Err(error) = written {
+            shared.log.line("keeper", "err", &format!("how it ended cannot be written: {error}"));
         }
     }
     let leftovers = leftovers.iter().map(ToString::to_string).collect();
@@ -430,7 +469,8 @@ impl<E: Engine> Shared<E> {
         };
         ToClient::Status(Box::new(keeper_socket::Status {
             phase: (*self.phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner)).to_owned(),
-            sidecars: sidecars.iter().map(|(role, s)| (role.clone(), word(&s.borrow()).to_owned())).collect(),
+            sidecars: sidecars.iter().map(|(role, s)| (role.clone(), word(&s.status.borrow()).to_owned())).collect(),
+            restarts: sidecars.iter().map(|(role, s)| (role.clone(), s.restarts)).filter(|(_, n)| *n > 0).collect(),
             report: self.log.report(),
         }))
     }

@@ -119,6 +119,9 @@ pub struct Status {
     pub phase: String,
     /// Role -> `ready`, `ended`.
     pub sidecars: std::collections::BTreeMap<String, String>,
+    /// Role -> how often it was started again, where it was.
+    #[serde(default)]
+    pub restarts: std::collections::BTreeMap<String, u64>,
     /// What happened so far.
     pub report: crate::report::Report,
 }

@@ -73,7 +73,7 @@ impl LogFile {
     pub fn line(&self, role: &str, stream: &str, line: &str) {
         // The keeper's own lines count for nothing, and a panic is written from under whatever lock it happened.
         if role != "keeper" {
-            lock(&self.report).line(role, line);
+            lock(&self.report).line(role, line, &now());
         }
         self.line_at(Instant::now(), role, stream, line);
     }

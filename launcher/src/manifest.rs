@@ -22,6 +22,7 @@ mod limits;
 pub mod load;
 pub mod name;
 pub mod places;
+mod proxy_limits;
 mod reader;
 mod report;
 mod role;
@@ -59,6 +60,8 @@ pub struct Bottle {
     pub egress: Egress,
     /// The routes of cred-proxy.
     pub routes: Vec<Route>,
+    /// What an agent may use up at cred-proxy.
+    pub proxy_limits: cred_proxy::config::Limits,
     /// May the agent ask for more?
     pub supervise: bool,
     /// Resource limits of the agent.

@@ -14,6 +14,7 @@ pub mod network;
 pub mod print;
 pub mod provision;
 pub mod reach;
+pub mod roles;
 pub mod seccomp;
 pub mod sidecar;
 

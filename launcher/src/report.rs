@@ -1,26 +1,26 @@
 //! What happened in a bottle, counted from what its sidecars say: hosts reached and refused, credentials used. The
 //! agent chooses the hosts, so both their number and their length have a limit.
 
+use cred_proxy::config::Event;
 use pipelock_config::log::LogEvent;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Hosts that are told apart; what comes after is counted together.
+/// Hosts or routes that are told apart; what comes after is counted together.
 const HOSTS_MAX: usize = 500;
 /// Where the rest is counted.
-const REST: &str = "(other hosts)";
+const REST: &str = "(others)";
 
 /// What happened in a bottle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// Host -> connections that pipelock let through.
     pub reached: BTreeMap<String, u64>,
     /// Host -> (refusals, the last reason).
     pub denied: BTreeMap<String, (u64, String)>,
-    /// Route -> requests that a credential was put into.
-    pub credential_uses: BTreeMap<String, u64>,
-    /// Requests that cred-proxy refused.
-    pub route_refusals: u64,
+    /// Path of a route, empty where none matched -> what went over it.
+    pub routes: BTreeMap<String, RouteCount>,
     /// Seconds that the agent ran.
     pub seconds: u64,
     /// The agent's exit status, when it ended by itself.
@@ -29,14 +29,45 @@ pub struct Report {
     pub workspace: Option<String>,
 }
 
+/// What went over a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteCount {
+    /// Requests that have ended, whatever came of them.
+    pub requests: u64,
+    /// Those that cred-proxy did not let through.
+    pub refused: u64,
+    /// Those that were answered with a status of 500 or more.
+    pub failed: u64,
+    /// Bytes of replies.
+    pub bytes: u64,
+    /// Requests that a credential was put into.
+    pub credential_uses: u64,
+    /// The status of the last one.
+    pub last_status: u16,
+    /// When that was (RFC 3339).
+    pub last_time: String,
+}
+
 impl Report {
-    /// Counts a line of a sidecar.
-    pub fn line(&mut self, role: &str, line: &str) {
+    /// Counts a line that a sidecar said at `time` (RFC 3339).
+    pub fn line(&mut self, role: &str, line: &str, time: &str) {
         match role {
             "pipelock" => self.pipelock(line),
-            "cred-proxy" => self.cred_proxy(line),
+            "cred-proxy" => self.cred_proxy(line, time),
             _ => {}
         }
+    }
+
+    /// Requests that a credential was put into, over all routes.
+    pub fn credential_uses(&self) -> u64 {
+        self.routes.values().map(|route| route.credential_uses).sum()
+    }
+
+    /// Requests that were refused, by whichever sidecar.
+    pub fn refusals(&self) -> u64 {
+        let by_routes: u64 = self.routes.values().map(|route| route.refused).sum();
+        by_routes + self.denied.values().map(|(count, _)| count).sum::<u64>()
     }
 
     fn pipelock(&mut self, line: &str) {
@@ -69,14 +100,18 @@ impl Report {
         *self.reached.entry(host).or_default() += 1;
     }
 
-    fn cred_proxy(&mut self, line: &str) {
-        if let Ok(cred_proxy::config::Event::Request { route, credential, reason, .. }) = serde_json::from_str(line) {
-            if credential {
-                *self.credential_uses.entry(route).or_default() += 1;
-            } else if reason.is_some() {
-                self.route_refusals += 1;
-            }
-        }
+    fn cred_proxy(&mut self, line: &str, time: &str) {
+        let Ok(Event::Request { route, status, bytes, credential, reason, .. }) = serde_json::from_str(line) else {
+            return;
+        };
+        let count = self.routes.entry(key(&self.routes, route)).or_default();
+        count.requests += 1;
+        count.bytes = count.bytes.saturating_add(bytes);
+        count.credential_uses += u64::from(credential);
+        count.refused += u64::from(reason.is_some() && status < 500);
+        count.failed += u64::from(status >= 500);
+        count.last_status = status;
+        time.clone_into(&mut count.last_time);
     }
 }
 
@@ -94,7 +129,7 @@ mod tests {
         for n in 0..2 * HOSTS_MAX {
             report.line("pipelock", &format!(
                 r#"{{"event":"blocked","method":"CONNECT","target":"h{n}.example:443","scanner":"allowlist","reason":"domain not in allowlist: h{n}.example"}}"#
-            ));
+            ), "");
         }
         assert_eq!(report.denied.len(), HOSTS_MAX + 1);
         assert_eq!(report.denied.get(REST).map(|d| d.0), Some(HOSTS_MAX as u64));
@@ -112,12 +147,51 @@ mod tests {
                 r#"{{"event":"blocked","method":"GET","url":"https://h.example/{secret}","scanner":"length","reason":"r"}}"#
             ),
         ] {
-            report.line("pipelock", line);
+            report.line("pipelock", line, "");
         }
         assert_eq!(report.denied.get("h.example").map(|d| d.0), Some(4));
         let unread = format!(r#"{{"event":"blocked","method":"{secret}","url":"https://h.example/","reason":"r"}}"#);
-        report.line("pipelock", &unread);
+        report.line("pipelock", &unread, "");
         assert_eq!(report.denied.get("(not said)").map(|d| d.0), Some(1));
         assert!(report.reached.is_empty() && !format!("{report:?}").contains("s3cret"), "{report:?}");
+    }
+
+    #[test]
+    fn a_route_counts_what_went_over_it() {
+        let mut report = Report::default();
+        let request = |route: &str, status: u16, bytes: u64, credential: bool, reason: Option<&str>| {
+            let [route, method, path] = [route, "GET", "/x"].map(str::to_owned);
+            let reason = reason.map(str::to_owned);
+            serde_json::to_string(&Event::Request { route, method, path, status, bytes, ms: 1, credential, reason })
+                .unwrap()
+        };
+        for (at, line) in [
+            request("/a/", 200, 10, true, None),
+            request("/a/", 404, 5, true, None),
+            request("/a/", 403, 1, false, Some("not allowed")),
+            request("/a/", 502, 1, false, Some("no upstream")),
+            request("", 404, 1, false, Some("no route")),
+            r#"{"event":"configured"}"#.to_owned(),
+            "no event".to_owned(),
+        ]
+        .iter()
+        .enumerate()
+        {
+            report.line("cred-proxy", line, &at.to_string());
+            // Only cred-proxy's own words count for it.
+            report.line("route-pipelock", line, "");
+        }
+        let a = RouteCount {
+            requests: 4,
+            refused: 1,
+            failed: 1,
+            bytes: 17,
+            credential_uses: 2,
+            last_status: 502,
+            last_time: "3".to_owned(),
+        };
+        assert_eq!(report.routes.get("/a/"), Some(&a));
+        assert_eq!(report.routes.keys().collect::<Vec<_>>(), ["", "/a/"]);
+        assert_eq!((report.credential_uses(), report.refusals()), (2, 2));
     }
 }

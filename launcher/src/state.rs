@@ -2,6 +2,7 @@
 //! 0600. A folder outlives its bottle: it holds the saved workspace and the log.
 
 use crate::plan::{Plan, Undo};
+use crate::report::Report;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -239,6 +240,16 @@ impl BottleDir {
     /// Reads the metadata; `None` when the launch did not get that far.
     pub fn metadata(&self) -> Option<Metadata> {
         serde_json::from_slice(&read_limited(&self.path.join("metadata.json")).ok()?).ok()
+    }
+
+    /// Writes what happened.
+    pub fn write_report(&self, report: &Report) -> io::Result<()> {
+        write_private(&self.path.join("report.json"), &serde_json::to_vec_pretty(report)?)
+    }
+
+    /// Reads what happened; `None` while the bottle lives, and when its keeper did not live to write it.
+    pub fn report(&self) -> Option<Report> {
+        serde_json::from_slice(&read_limited(&self.path.join("report.json")).ok()?).ok()
     }
 
     /// What the agent was given.

@@ -223,6 +223,15 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// A number of bytes in its largest unit.
+pub fn size(bytes: u64) -> String {
+    let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// Foreign text as it may meet a terminal: no control characters but newline and tab, nothing that reorders text. What is
 /// taken out shows as `\u{..}`, so that nobody is fooled by its absence.
 pub fn clean(text: &str) -> String {

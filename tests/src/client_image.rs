@@ -1,4 +1,4 @@
-//! An image of real clients (curl, git, python3, nc, ip) for the claims, made without any image registry: one
+//! Images of real clients (curl, git, python3, nc, ip; a larger one has npm) for the claims, made without any image registry: one
 //! debootstrap root from the Debian mirror that this machine's own apt uses, imported into the engine.
 //!
 //! It needs root, `debootstrap`, `docker` and `tar`, and is made once: the tag follows from the release and the list of
@@ -16,6 +16,9 @@ pub const RELEASE: &str = "bookworm";
 
 /// What is in it beyond Debian's minimal base.
 pub const PACKAGES: [&str; 7] = ["ca-certificates", "curl", "git", "iproute2", "netcat-openbsd", "procps", "python3"];
+
+/// What the larger image has besides: Debian splits npm into hundreds of packages, so only those who need it pay.
+pub const NPM_PACKAGES: [&str; 2] = ["nodejs", "npm"];
 
 /// What the archive leaves out: caches, texts for people, and what debootstrap copied of this machine.
 const LEFT_OUT: [&str; 10] = [
@@ -56,15 +59,24 @@ pub enum ClientImageError {
     NoMirror,
 }
 
-/// The tag of the image: it changes when its content would.
-pub fn tag() -> String {
-    let content = format!("{RELEASE} {} without {}", PACKAGES.join(","), LEFT_OUT.join(","));
+/// The tag of the image of these packages: it changes when its content would.
+fn tag(packages: &[&str]) -> String {
+    let content = format!("{RELEASE} {} without {}", packages.join(","), LEFT_OUT.join(","));
     format!("bottle-test/clients:{}", &sha256_hex(&content)[..12])
 }
 
 /// Makes the image unless the engine has it, and gives its tag. Two callers at once make it once.
 pub fn ensure() -> Result<String, ClientImageError> {
-    let tag = tag();
+    ensure_of(&PACKAGES)
+}
+
+/// The same with npm.
+pub fn ensure_with_npm() -> Result<String, ClientImageError> {
+    ensure_of(&[&PACKAGES[..], &NPM_PACKAGES].concat())
+}
+
+fn ensure_of(packages: &[&str]) -> Result<String, ClientImageError> {
+    let tag = tag(packages);
     if present(&tag)? {
         return Ok(tag);
     }
@@ -73,7 +85,7 @@ pub fn ensure() -> Result<String, ClientImageError> {
     let lock = fs::File::create(&path).map_err(file)?;
     lock.lock().map_err(file)?;
     if !present(&tag)? {
-        make(&tag)?;
+        make(&tag, packages)?;
     }
     Ok(tag)
 }
@@ -84,7 +96,7 @@ fn present(tag: &str) -> Result<bool, ClientImageError> {
     Ok(!listed.trim().is_empty())
 }
 
-fn make(tag: &str) -> Result<(), ClientImageError> {
+fn make(tag: &str, packages: &[&str]) -> Result<(), ClientImageError> {
     let settings = apt::Settings::parse(&run(Command::new("apt-config").arg("dump"))?);
     let mirror = apt::mirror(&read_sources()?, RELEASE).ok_or(ClientImageError::NoMirror)?;
     let scratch = tempfile::Builder::new()
@@ -92,17 +104,30 @@ fn make(tag: &str) -> Result<(), ClientImageError> {
         .tempdir()
         .map_err(|source| ClientImageError::File { path: std::env::temp_dir(), source })?;
     let root = scratch.path().join("root");
-    run(&mut debootstrap(&root, &mirror, &settings))?;
+    // debootstrap takes the first of alternative dependencies, whatever fits; apt knows.
+    let all = if packages.contains(&"npm") { closure(packages)? } else { Vec::new() };
+    let packages: Vec<&str> = packages.iter().copied().chain(all.iter().map(String::as_str)).collect();
+    run(&mut debootstrap(&root, &packages, &mirror, &settings))?;
     import(&root, tag)
 }
 
-fn debootstrap(root: &Path, mirror: &apt::Mirror, settings: &apt::Settings) -> Command {
+/// Everything that these packages need on an empty system, by this machine's apt.
+fn closure(packages: &[&str]) -> Result<Vec<String>, ClientImageError> {
+    let mut apt = Command::new("apt-get");
+    apt.env("LC_ALL", "C").args(["--simulate", "--quiet=2", "--option", "Dir::State::status=/dev/null"]);
+    apt.args(["--option", "APT::Install-Recommends=0", "install"]).args(packages);
+    let said = run(&mut apt)?;
+    let name = |line: &str| Some(line.strip_prefix("Inst ")?.split_whitespace().next()?.to_owned());
+    Ok(said.lines().filter_map(name).collect())
+}
+
+fn debootstrap(root: &Path, packages: &[&str], mirror: &apt::Mirror, settings: &apt::Settings) -> Command {
     let mut command = Command::new("debootstrap");
     command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
     if let Some(proxy) = settings.proxy(&mirror.uri) {
         command.env("http_proxy", proxy).env("https_proxy", proxy);
     }
-    command.arg("--variant=minbase").arg(format!("--include={}", PACKAGES.join(",")));
+    command.arg("--variant=minbase").arg(format!("--include={}", packages.join(",")));
     if let Some(ca) = &settings.ca_file {
         command.arg(format!("--ca-certificate={ca}"));
     }
@@ -169,13 +194,14 @@ fn describe(command: &Command) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{apt, debootstrap, tag};
+    use super::{PACKAGES, apt, debootstrap, tag};
     use std::path::Path;
 
     #[test]
-    fn the_tag_is_stable() {
-        assert_eq!(tag(), tag());
-        assert!(tag().starts_with("bottle-test/clients:"));
+    fn the_tag_follows_from_the_content() {
+        assert_eq!(tag(&PACKAGES), tag(&PACKAGES));
+        assert_ne!(tag(&PACKAGES), tag(&PACKAGES[1..]));
+        assert!(tag(&PACKAGES).starts_with("bottle-test/clients:"));
     }
 
     #[test]
@@ -185,7 +211,7 @@ mod tests {
         let settings = apt::Settings::parse(
             "Acquire::https::Proxy \"http://proxy.example:3128\";\nAcquire::https::CAInfo \"/ca.pem\";\n",
         );
-        let command = debootstrap(Path::new("/root"), &mirror, &settings);
+        let command = debootstrap(Path::new("/root"), &PACKAGES, &mirror, &settings);
         let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
         assert!(args.contains(&"--ca-certificate=/ca.pem".to_owned()));
         assert!(args.contains(&"--keyring=/k.gpg".to_owned()));
@@ -196,7 +222,7 @@ mod tests {
                 .any(|(name, value)| name == "https_proxy" && value.is_some_and(|v| v == "http://proxy.example:3128"))
         );
 
-        let plain = debootstrap(Path::new("/root"), &mirror, &apt::Settings::default());
+        let plain = debootstrap(Path::new("/root"), &PACKAGES, &mirror, &apt::Settings::default());
         assert!(plain.get_envs().all(|(name, _)| name != "https_proxy"), "no proxy is made up");
     }
 }

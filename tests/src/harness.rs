@@ -30,6 +30,7 @@ pub use unmade::Unmade;
 pub use world::World;
 
 mod bottle;
+mod git_host;
 mod output;
 mod process;
 mod site;

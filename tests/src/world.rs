@@ -1,11 +1,11 @@
-//! The small world: an API upstream, an attacker's host, a resolver and a neighbour, as certificates and configuration
+//! The small world: an API upstream, an attacker's host, a resolver, a neighbour and a git host, as certificates and configuration
 //! lines for `demo-world`. Here is data alone: who runs the roles (an engine, a test's processes) is the caller's
 //! matter, and nothing here may start, dial or write anything.
 //!
 //! Credentials of the world are canaries: they open its own API and nothing else, so they may be printed.
 
 pub use evidence::Evidence;
-pub use role::{ApiConfig, AttackerConfig, Expected, Identity, NeighbourConfig, ResolverConfig};
+pub use role::{ApiConfig, AttackerConfig, Expected, GitConfig, Identity, NeighbourConfig, ResolverConfig};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -18,10 +18,22 @@ use std::net::{IpAddr, Ipv4Addr};
 pub mod evidence;
 pub mod role;
 
+/// The host whose replies are written byte by byte; HTTPS alone.
+pub const WIRE: &str = "wire.world.example";
+/// The npm registry.
+pub const NPM: &str = "npm.world.example";
+/// The git host.
+pub const GIT: &str = "git.world.example";
+/// Its one repository: `https://git.world.example/team/app.git`.
+pub const REPOSITORY: &str = "team/app";
+/// The user to whom the git host's password belongs.
+pub const GIT_USER: &str = "world";
+
 /// Names of the world's hosts. All are under `.example`, which no resolver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// Hosts that the API answers for; the first is the allowlisted one, the second the route's.
+    /// Hosts that the API answers for; the first is the allowlisted one, the second the route's, then [`WIRE`] and
+    /// [`NPM`], which are other hosts behind the same port.
     pub api: Vec<String>,
     /// Hosts that the attacker answers for.
     pub attacker: Vec<String>,
@@ -31,7 +43,7 @@ impl Default for Names {
     fn default() -> Self {
         let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
         Self {
-            api: owned(&["files.world.example", "api.world.example"]),
+            api: owned(&["files.world.example", "api.world.example", WIRE, NPM]),
             attacker: owned(&["attacker.world.example", "*.attacker.world.example"]),
         }
     }
@@ -48,6 +60,8 @@ pub struct World {
     pub api: Identity,
     /// The attacker's. The same CA signs it: a certificate must not be what keeps the attacker out.
     pub attacker: Identity,
+    /// The git host's.
+    pub git: Identity,
 }
 
 /// A world could not be minted.
@@ -72,6 +86,7 @@ impl World {
             names: names.clone(),
             ca_pem: ca.pem(),
             api: mint_leaf(&names.api, &ca).map_err(of("the API"))?,
+            git: mint_leaf(&[GIT.to_owned()], &ca).map_err(of("the git host"))?,
             attacker: mint_leaf(&names.attacker, &ca).map_err(of("the attacker"))?,
         })
     }
@@ -79,6 +94,19 @@ impl World {
     /// The API on the ports of HTTPS and HTTP. With `expected`, everything under `/v1/` wants it.
     pub fn api_config(&self, listen: IpAddr, expected: Option<Expected>) -> ApiConfig {
         ApiConfig { listen, https_port: 443, http_port: 80, identity: self.api.clone(), expected }
+    }
+
+    /// The git host on the ports of HTTPS and HTTP, with its repository below `/srv`. With `expected`, everything wants it.
+    pub fn git_config(&self, listen: IpAddr, expected: Option<Expected>) -> GitConfig {
+        GitConfig {
+            listen,
+            https_port: 443,
+            http_port: 80,
+            identity: self.git.clone(),
+            expected,
+            root: "/srv".into(),
+            repository: REPOSITORY.to_owned(),
+        }
     }
 
     /// The attacker's host on the ports that a hostile agent tries.
@@ -155,7 +183,7 @@ mod tests {
     #[test]
     fn every_identity_is_a_certificate_with_its_key() {
         let world = World::mint(&Names::default()).unwrap();
-        for identity in [&world.api, &world.attacker] {
+        for identity in [&world.api, &world.attacker, &world.git] {
             identity.server_config().unwrap();
         }
         assert!(world.ca_pem.starts_with("-----BEGIN CERTIFICATE-----"));

@@ -6,6 +6,8 @@
 
 #[path = "lifecycle/commands.rs"]
 mod commands;
+#[path = "lifecycle/credentials.rs"]
+mod credentials;
 #[path = "lifecycle/end.rs"]
 mod end;
 #[path = "lifecycle/engine.rs"]

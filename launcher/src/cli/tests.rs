@@ -92,7 +92,10 @@ fn help_of_the_others() {
     insta::assert_snapshot!(pages.join("\n----\n"), @"
     List the bottles that are running
 
-    Usage: launcher ps [OPTIONS]
+    Usage: launcher ps [OPTIONS] [ID]
+
+    Arguments:
+      [ID]  One bottle, or the beginning of its name, with its sidecars and routes
 
     Options:
       -a, --all   Those that have ended as well

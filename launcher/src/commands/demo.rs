@@ -226,6 +226,7 @@ fn charge(
         engine: here.engine_name(),
         image: agent_image.to_owned(),
         credentials: BTreeMap::from([(ROUTE.to_owned(), minted.canary.clone())]),
+        credentials_read: 0,
         env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         init: ready.init.clone(),
     })
@@ -259,6 +260,7 @@ fn bottle(world: &World, minted: &Minted, image: &str) -> Result<Bottle, Failure
             network: Some(world.network().to_owned()),
             ..Egress::default()
         },
+        proxy_limits: cred_proxy::config::Limits::default(),
         routes: vec![manifest::Route {
             path: ROUTE.to_owned(),
             upstream: Upstream {

@@ -1,10 +1,12 @@
 //! `logs`: what a bottle's sidecars said, from the file that the keeper writes; also of one that has ended.
 
-use super::Here;
+use super::{Here, ps};
 use crate::cli::Logs;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::log::LogLine;
+use crate::state::BottleDir;
+use cred_proxy::config::Event;
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
@@ -31,8 +33,22 @@ pub async fn logs(here: &Here, args: &Logs) -> Result<Exit, Failure> {
         } else if args.follow && dir.is_living() {
             tokio::time::sleep(LOOK).await;
         } else {
-            return Ok(Exit::Success);
+            break;
         }
+    }
+    if !args.json {
+        summary(here, &dir).await;
+    }
+    Ok(Exit::Success)
+}
+
+/// What went over the routes until now: for people, beside the log.
+async fn summary(here: &Here, dir: &BottleDir) {
+    let living = if dir.is_living() { ps::status(here, dir).await } else { None };
+    let Some(report) = living.map(|status| status.report).or_else(|| dir.report()) else { return };
+    let table = ps::routes(&report, jiff::Timestamp::now());
+    if table.len() > 1 {
+        here.ui.line(crate::ui::table(&table).trim_end());
     }
 }
 
@@ -42,8 +58,61 @@ fn pretty(line: &str) -> String {
             let time = entry.time.get(11..23).unwrap_or(&entry.time);
             let more =
                 if entry.repeated > 0 { format!(" (and {} times before)", entry.repeated) } else { String::new() };
-            format!("{time} {:<14} {}{more}\n", entry.role, crate::ui::clean(&entry.line))
+            let said = request(&entry).unwrap_or(entry.line);
+            format!("{time} {:<14} {}{more}\n", entry.role, crate::ui::clean(&said))
         }
         Err(_) => crate::ui::clean(line),
+    }
+}
+
+/// A request of cred-proxy as a person reads it; everything else stays as it was said.
+fn request(entry: &LogLine) -> Option<String> {
+    if entry.role != cred_proxy::config::NAME {
+        return None;
+    }
+    let Ok(Event::Request { method, path, status, bytes, ms, credential, reason, .. }) =
+        serde_json::from_str(&entry.line)
+    else {
+        return None;
+    };
+    let mut text = format!("{status} {method} {path}, {} in {ms} ms", crate::ui::size(bytes));
+    if credential {
+        text.push_str(", with the credential");
+    }
+    if let Some(reason) = reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_readable_and_harmless() {
+        let line = |role: &str, line: &str| {
+            let [time, role, stream, line] = ["2026-01-01T10:00:00.123Z", role, "out", line].map(str::to_owned);
+            pretty(&serde_json::to_string(&LogLine { time, role, stream, line, repeated: 0 }).unwrap())
+        };
+        let event = |path: &str, status, credential, reason: Option<&str>| {
+            let [route, method, path] = ["/a/", "POST", path].map(str::to_owned);
+            let reason = reason.map(str::to_owned);
+            let event = Event::Request { route, method, path, status, bytes: 12_595, ms: 51, credential, reason };
+            serde_json::to_string(&event).unwrap()
+        };
+        let said = [
+            line("cred-proxy", &event("/a/v1/messages", 200, true, None)),
+            line("cred-proxy", &event("/a/\u{1b}[2J", 403, false, Some("the route does not permit it"))),
+            line("cred-proxy", r#"{"event":"configured"}"#),
+            // The same words in another mouth are not cred-proxy's.
+            line("pipelock", &event("/a/", 200, true, None)).chars().take(50).collect(),
+        ];
+        insta::assert_snapshot!(said.concat(), @r#"
+        10:00:00.123 cred-proxy     200 POST /a/v1/messages, 12.3 KiB in 51 ms, with the credential
+        10:00:00.123 cred-proxy     403 POST /a/\u{1b}[2J, 12.3 KiB in 51 ms: the route does not permit it
+        10:00:00.123 cred-proxy     {"event":"configured"}
+        10:00:00.123 pipelock       {"event":"request","ro
+        "#);
     }
 }

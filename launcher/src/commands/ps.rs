@@ -1,10 +1,11 @@
-//! `ps`: which bottles there are, and how they are.
+//! `ps`: which bottles there are, and how they are; of one bottle, its sidecars and what went over its routes.
 
 use super::Here;
 use crate::cli::Ps;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::keeper_socket::{Frame, Hello, Status, ToClient};
+use crate::report::{Report, RouteCount};
 use crate::state::{BottleDir, Metadata};
 use std::time::Duration;
 
@@ -20,29 +21,42 @@ pub async fn ps(here: &Here, args: &Ps) -> Result<Exit, Failure> {
         here.ui.warn(&failure.message);
     }
     let root = here.state()?;
-    let ids = here.ids(&root)?;
+    let one = args.id.as_deref().map(|id| here.bottle(id)).transpose()?;
+    let ids = match &one {
+        Some(dir) => vec![dir.id().to_owned()],
+        None => here.ids(&root)?,
+    };
     let mut rows = Vec::new();
+    let mut reports = Vec::new();
     for id in ids {
         let dir = root.dir(&id);
         let status = if dir.is_living() { status(here, &dir).await } else { None };
         let Some(metadata) = dir.metadata() else { continue };
-        if args.all || status.is_some() {
+        if args.all || one.is_some() || status.is_some() {
+            reports.push(status.as_ref().map(|s| s.report.clone()).or_else(|| dir.report()));
             rows.push((metadata, status, dir.workspace().exists()));
         }
     }
     if args.json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(m, s, work)| serde_json::json!({ "bottle": m, "status": s, "workspace_saved": work }))
-            .collect();
+        let row = |((m, s, work), report): (&Row, &Option<Report>)| serde_json::json!({ "bottle": m, "status": s, "report": report, "workspace_saved": work });
+        let rows: Vec<_> = rows.iter().zip(&reports).map(row).collect();
         here.ui.data(&format!("{}\n", serde_json::Value::from(rows)));
-    } else {
-        show(here, args, &rows);
+        return Ok(Exit::Success);
+    }
+    show(here, args, &rows);
+    if let ([(_, status, _)], [report], Some(_)) = (rows.as_slice(), reports.as_slice(), one) {
+        let now = jiff::Timestamp::now();
+        let tables = [status.as_ref().map(sidecars), report.as_ref().map(|report| routes(report, now))];
+        for table in tables.into_iter().flatten().filter(|table| table.len() > 1) {
+            here.ui.data("\n");
+            here.ui.table(&table);
+        }
     }
     Ok(Exit::Success)
 }
 
-async fn status(here: &Here, dir: &BottleDir) -> Option<Status> {
+/// How the keeper of a bottle says that it is; `None`: there is none, or it does not answer.
+pub async fn status(here: &Here, dir: &BottleDir) -> Option<Status> {
     let asked = async {
         let (mut reader, mut writer) = here.keeper(dir).await.ok()?;
         writer.say(&Hello::Status).await.ok()?;
@@ -89,15 +103,42 @@ fn table(rows: &[Row], now: jiff::Timestamp) -> Vec<Vec<String>> {
     std::iter::once(head).chain(rows.iter().map(row)).collect()
 }
 
+fn sidecars(status: &Status) -> Vec<Vec<String>> {
+    let head = ["SIDECAR", "STATE", "RESTARTS"].map(str::to_owned).to_vec();
+    let row = |(role, state): (&String, &String)| {
+        let restarts = status.restarts.get(role).copied().unwrap_or(0);
+        [role.clone(), state.clone(), restarts.to_string()].to_vec()
+    };
+    std::iter::once(head).chain(status.sidecars.iter().filter(|(role, _)| *role != "agent").map(row)).collect()
+}
+
+/// What went over each route, with a head.
+pub fn routes(report: &Report, now: jiff::Timestamp) -> Vec<Vec<String>> {
+    let head = ["ROUTE", "REQUESTS", "REFUSED", "FAILED", "BYTES", "CREDENTIAL", "LAST"].map(str::to_owned).to_vec();
+    let row = |(path, count): (&String, &RouteCount)| {
+        let path = if path.is_empty() { "(no route)".to_owned() } else { crate::ui::clean(path) };
+        let numbers = [count.requests, count.refused, count.failed].map(|n| n.to_string());
+        let [requests, refused, failed] = numbers;
+        let last = format!("{}, {} ago", count.last_status, age(&count.last_time, now));
+        [path, requests, refused, failed, crate::ui::size(count.bytes), count.credential_uses.to_string(), last]
+            .to_vec()
+    };
+    std::iter::once(head).chain(report.routes.iter().map(row)).collect()
+}
+
 fn doing(status: &Status) -> String {
-    let uses: u64 = status.report.credential_uses.values().sum();
-    let denied: u64 = status.report.denied.values().map(|d| d.0).sum();
+    let uses = status.report.credential_uses();
+    let denied = status.report.refusals();
     let count = |n: u64, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     let mut what = format!("{}, {}", count(uses, "credential use"), count(denied, "refusal"));
     // The one-shots of a launch are no sidecars, so whatever has ended is missing.
     let ended: Vec<_> = status.sidecars.iter().filter(|(_, s)| *s == "ended").map(|(r, _)| r.as_str()).collect();
     if !ended.is_empty() {
         what = format!("ENDED: {}; {what}", ended.join(" "));
+    }
+    let restarts: u64 = status.restarts.values().sum();
+    if ended.is_empty() && restarts > 0 {
+        what = format!("{what}, {}", count(restarts, "restart"));
     }
     what
 }
@@ -116,7 +157,6 @@ fn age(time: &str, now: jiff::Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Report;
     use std::collections::BTreeMap;
 
     fn metadata(id: &str, ended: Option<&str>) -> Metadata {
@@ -136,11 +176,20 @@ mod tests {
     #[test]
     fn a_table_fits_into_eighty_columns() {
         let mut report = Report::default();
-        report.credential_uses.insert("/api/".to_owned(), 12);
+        let mut over = |path: &str, requests, refused, credential_uses| {
+            let last_time = "2026-01-01T12:29:55.000Z".to_owned();
+            let bytes = 1_234_567_890;
+            let count =
+                RouteCount { requests, refused, failed: 3, bytes, credential_uses, last_status: 200, last_time };
+            report.routes.insert(path.to_owned(), count);
+        };
+        over("/api/", 1234, 2, 12);
+        over("", 3, 0, 0);
         report.denied.insert("a.example".to_owned(), (1, String::new()));
         let status = |sidecars: &[(&str, &str)]| Status {
             phase: "running".to_owned(),
             sidecars: sidecars.iter().map(|(r, s)| ((*r).to_owned(), (*s).to_owned())).collect::<BTreeMap<_, _>>(),
+            restarts: BTreeMap::from([("pipelock".to_owned(), 2)]),
             report: report.clone(),
         };
         let rows = [
@@ -152,10 +201,20 @@ mod tests {
         let now = "2026-01-01T12:30:00Z".parse().unwrap();
         insta::assert_snapshot!(crate::ui::table(&table(&rows, now)), @"
         BOTTLE   AGENT  STATE     SINCE   WHAT
-        coder    coder  running   2 h     12 credential uses, 1 refusal
-        coder-2  coder  running   2 h     ENDED: pipelock; 12 credential uses, 1 refusal
+        coder    coder  running   2 h     12 credential uses, 3 refusals, 2 restarts
+        coder-2  coder  running   2 h     ENDED: pipelock; 12 credential uses, 3 refusals
         coder-3  coder  exited 0  90 min  work saved
         coder-4  coder  died      2 h
+        ");
+        let (one, now) = (rows[1].1.as_ref().unwrap(), now);
+        insta::assert_snapshot!(crate::ui::table(&sidecars(one)), @"
+        SIDECAR   STATE  RESTARTS
+        pipelock  ended  2
+        ");
+        insta::assert_snapshot!(crate::ui::table(&routes(&one.report, now)), @"
+        ROUTE       REQUESTS  REFUSED  FAILED  BYTES    CREDENTIAL  LAST
+        (no route)  3         0        3       1.1 GiB  0           200, 5 s ago
+        /api/       1234      2        3       1.1 GiB  12          200, 5 s ago
         ");
     }
 

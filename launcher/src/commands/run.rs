@@ -8,7 +8,7 @@ use crate::engine::{Engine, Owner, docker::Docker};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::images::{self, Pipelock, Trust};
-use crate::keeper::{Charge, Greeting, taken};
+use crate::keeper::{Charge, Greeting, table, taken};
 use crate::keeper_socket::{Hello, connect, split};
 use crate::manifest::catalog;
 use crate::manifest::load::{Loaded, load};
@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Agents that a hint names.
 const NAMED_MAX: usize = 8;
@@ -35,6 +36,7 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
         return dry_run(here, &args, &order).await;
     }
     let credentials = route_credentials(here, &order)?;
+    let credentials_read = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let engine = here.engine().await?;
     super::cleanup::sweep_quietly(here, &engine).await?;
     let facts = facts(&engine, &order).await?;
@@ -61,6 +63,7 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
         // The address itself: what DOCKER_HOST or the current context says may be another by the time of a sweep.
         engine: Some(engine.address().to_string()),
         credentials,
+        credentials_read,
         env,
         init: ready.init,
         order,
@@ -186,16 +189,18 @@ fn choose_id(here: &Here, args: &Run, order: &mut Order, facts: &Facts) -> Resul
 /// Credentials of the routes, each read where the manifest says; a missing one names its line.
 fn route_credentials(here: &Here, order: &Order) -> Result<BTreeMap<String, String>, Failure> {
     let mut found = BTreeMap::new();
-    for route in &order.bottle.routes {
-        let Some(from) = &route.token_ref else { continue };
-        let secret = credentials::read(from, &here.env).map_err(|error| {
-            let place = format!("{}:{}", order.bottle.file.display(), route.line);
+    let routes = &order.bottle.routes;
+    for table::Source { from, names } in table::sources(routes) {
+        let secret = credentials::read(&from, &here.env).map_err(|error| {
+            let path = names.first().map_or("", String::as_str);
+            let line = routes.iter().find(|route| route.path == path).map_or(0, |route| route.line);
+            let place = format!("{}:{line}", order.bottle.file.display());
             Failure::usage(
-                format!("route {} has no credential ({place}): {}", route.path, chain(&error)),
+                format!("route {path} has no credential ({place}): {}", chain(&error)),
                 format!("set it, or change `token_ref` of the route; it is {from}"),
             )
         })?;
-        found.insert(route.path.clone(), secret.expose().to_owned());
+        found.extend(names.into_iter().map(|name| (name, secret.expose().to_owned())));
     }
     Ok(found)
 }
@@ -217,7 +222,7 @@ fn agent_env(here: &Here, order: &Order) -> Result<Vec<(String, String)>, Failur
             asked.insert(name.clone(), answer);
         }
     }
-    let mut env: BTreeMap<String, String> = plan::agent::base_environment(order);
+    let mut env: BTreeMap<String, String> = plan::roles::environment(&order.bottle.routes);
     if let Some(term) = here.env.get("TERM").filter(|_| attach::terminal().is_some()) {
         env.insert("TERM".to_owned(), term.clone());
     }

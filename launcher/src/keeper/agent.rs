@@ -2,7 +2,6 @@
 //! reached, or somebody wants the end.
 
 use super::{Charge, Outcome, Shared, serve};
-use crate::control::Status;
 use crate::engine::{Engine, ExecSpec, Kind, Undo};
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -61,7 +60,6 @@ pub async fn attend<E: Engine>(
     let helpers = [
         tokio::spawn(ask(Arc::clone(shared), charge.order.prompt.clone())),
         tokio::spawn(resize(Arc::clone(shared), exec.handle.clone())),
-        tokio::spawn(watch_sidecars(Arc::clone(shared))),
         tokio::spawn(clear_away(Arc::clone(shared), plan.done_once())),
         tokio::spawn(watch_disk(Arc::clone(shared), spec.container.clone(), charge.order.bottle.limits.disk_bytes)),
     ];
@@ -186,20 +184,6 @@ async fn resize<E: Engine>(shared: Arc<Shared<E>>, handle: String) {
             let _ = shared.engine.resize(&handle, now).await;
         }
     }
-}
-
-/// Tells the operator when a sidecar is gone: its way is closed from then on.
-async fn watch_sidecars<E: Engine>(shared: Arc<Shared<E>>) {
-    let statuses = shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    let gone = statuses.into_iter().map(|(role, mut status)| {
-        let shared = Arc::clone(&shared);
-        async move {
-            if status.wait_for(|s| matches!(s, Status::Ended(_))).await.is_ok() && role != "agent" {
-                notice(&shared, &format!("{role} has ended: what went through it is closed")).await;
-            }
-        }
-    });
-    futures_util::future::join_all(gone).await;
 }
 
 /// Ends a bottle that writes more than it may. A watch, not a wall: where the driver has quotas, those hold first.

@@ -2,19 +2,19 @@
 //! made for one launch, and exist here, in the containers' memory, and nowhere else.
 
 use super::Charge;
+use super::table::Table;
 use crate::ca::{self, Authority};
 use crate::error::{Failure, chain};
 use crate::launch::Supplies;
 use crate::plan::provision::Brought;
-use crate::plan::{Names, Plan};
+use crate::plan::{Names, Plan, roles};
 use crate::state::BottleDir;
 use bottle_images::init::Frame;
-use cred_proxy::Secret;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
-/// Makes everything that the plan names.
-pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplies, Failure> {
+/// Makes everything that the plan names, and cred-proxy's table when there are routes.
+pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Supplies, Option<Table>), Failure> {
     let names = Names::of(&plan.owner.id);
     let minted = |name: String| Authority::mint(&name).map_err(|e| Failure::launch(chain(&e), None));
     let public = ca::public_roots_pem();
@@ -23,6 +23,7 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplie
 
     let own = minted(plan.owner.id.clone())?;
     let mut feeds = BTreeMap::from([(names.pipelock.clone(), pipelock(&plan.pipelock, &own, &roots))]);
+    let mut told = None;
     if let (Some(yaml), Some(table)) = (&plan.route_pipelock, &plan.cred_proxy) {
         let routes = minted(format!("{} routes", plan.owner.id))?;
         feeds.insert(names.route_pipelock.clone(), pipelock(yaml, &routes, &roots));
@@ -31,7 +32,10 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplie
             upstream_roots: roots.clone(),
             ..table.clone()
         };
-        feeds.insert(names.cred_proxy.clone(), configure(&table, &charge.credentials)?);
+        let table = Table::new(table, &charge.credentials);
+        let line = table.line().map_err(|e| Failure::launch(e.to_string(), None))?;
+        feeds.insert(names.cred_proxy.clone(), line);
+        told = Some(table);
     }
     let program = std::fs::read(&charge.init)
         .map_err(|e| Failure::launch(format!("{} cannot be read: {e}", charge.init.display()), None))?;
@@ -42,8 +46,9 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Supplie
         upstream_roots: upstream,
         prompt: charge.order.agent.prompt.clone(),
         about: about(plan),
+        home: roles::files(&charge.order.bottle.routes),
     };
-    Ok(Supplies { feeds, brought, baseline: dir.baseline() })
+    Ok((Supplies { feeds, brought, baseline: dir.baseline() }, told))
 }
 
 /// Everything of a pipelock arrives before it starts: it reads its files once.
@@ -61,22 +66,13 @@ fn pipelock(yaml: &str, ca: &Authority, roots: &str) -> Zeroizing<Vec<u8>> {
     feed
 }
 
-/// The line that configures cred-proxy. The one place where credentials are written out, into memory.
-fn configure(
-    table: &cred_proxy::config::Config,
-    credentials: &BTreeMap<String, String>,
-) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let secrets = credentials.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect();
-    cred_proxy::config::configure_line(table, &secrets).map_err(|e| Failure::launch(e.to_string(), None))
-}
-
 /// What the agent may know of its bottle: what it can reach, and nothing about the operator's machine.
 fn about(plan: &Plan) -> String {
     let routes: Vec<_> = plan
         .reach
         .routes
         .iter()
-        .map(|r| serde_json::json!({ "url": route_url(&r.path), "upstream": r.upstream, "allow": r.allow }))
+        .map(|r| serde_json::json!({ "url": roles::url(&r.path), "upstream": r.upstream, "allow": r.allow }))
         .collect();
     let about = serde_json::json!({
         "hosts": plan.reach.hosts,
@@ -85,8 +81,4 @@ fn about(plan: &Plan) -> String {
         "limits": plan.reach.limits,
     });
     format!("{about:#}\n")
-}
-
-fn route_url(path: &str) -> String {
-    format!("http://{}:{}{path}", cred_proxy::config::NAME, cred_proxy::config::PORT)
 }

@@ -23,7 +23,7 @@ pub(super) fn read(
     let mut table = Table::open(node, "the bottle", top, report)?;
     table.take("extends");
     let agent = source::read(table.take("agent"), top, places, report);
-    let routes = route::read(table.take("cred_proxy"), places, report);
+    let (routes, proxy_limits) = route::read(table.take("cred_proxy"), places, report);
     let routed: Vec<&str> =
         routes.iter().flat_map(|r| &r.route.roles).flat_map(|role| role.variables()).copied().collect();
     let env = env::read(table.take("env"), &routed, report);
@@ -42,6 +42,7 @@ pub(super) fn read(
         env,
         egress,
         routes: routes.into_iter().map(|read| read.route).collect(),
+        proxy_limits,
         supervise,
         limits,
         runtime: runtime.or(user.runtime).unwrap_or_default(),

@@ -21,7 +21,13 @@ pub(super) fn read(entry: Option<&Entry>, defaults: &Limits, report: &mut Report
     limits
 }
 
-fn set<T>(value: &mut T, entry: Option<&Entry>, report: &mut Report, read: impl Fn(&str) -> Result<T, NotAQuantity>) {
+/// Sets a value to what is written, where something is and can be read.
+pub(super) fn set<T>(
+    value: &mut T,
+    entry: Option<&Entry>,
+    report: &mut Report,
+    read: impl Fn(&str) -> Result<T, NotAQuantity>,
+) {
     let Some(entry) = entry else { return };
     let Some(text) = any_text(&entry.value, &format!("`{}`", entry.key), report) else { return };
     match read(&text.text) {

@@ -52,7 +52,7 @@ impl Role {
         match self {
             Self::AnthropicBaseUrl => &["ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"],
             Self::OpenaiBaseUrl => &["OPENAI_BASE_URL", "OPENAI_API_KEY"],
-            Self::NpmRegistry => &["npm_config_registry"],
+            Self::NpmRegistry => &["npm_config_registry", "npm_config_replace_registry_host"],
             Self::GitInsteadof | Self::TeaLogin => &[],
         }
     }

@@ -9,8 +9,8 @@ use super::suggest::one_of;
 use super::token::read as read_token;
 use super::tree::{Entry, Node};
 use super::upstream::{pattern, route_path};
-use super::{Role, Route, TokenRef, Upstream};
-use cred_proxy::config::Auth;
+use super::{Role, Route, TokenRef, Upstream, proxy_limits};
+use cred_proxy::config::{Auth, Limits};
 use std::collections::BTreeMap;
 
 /// Routes of one bottle.
@@ -54,13 +54,18 @@ pub(super) struct Read {
 }
 
 /// Reads the table `cred_proxy`.
-pub(super) fn read(entry: Option<&Entry>, places: &Places, report: &mut Report) -> Vec<Read> {
+pub(super) fn read(entry: Option<&Entry>, places: &Places, report: &mut Report) -> (Vec<Read>, Limits) {
     let Some(mut table) = entry.and_then(|entry| Table::open(&entry.value, "`cred_proxy`", entry.at, report)) else {
-        return Vec::new();
+        return (Vec::new(), Limits::default());
     };
     let written = table.take("routes");
     let nodes = written.map(|routes| list(&routes.value, "`routes`", report)).unwrap_or_default();
+    let limits = proxy_limits::read(table.take("limits"), report);
     table.finish(report);
+    (routes(nodes, places, report), limits)
+}
+
+fn routes(nodes: &[Node], places: &Places, report: &mut Report) -> Vec<Read> {
     if nodes.len() > ROUTES_MAX {
         report.error(nodes[ROUTES_MAX].head(), format!("a bottle has at most {ROUTES_MAX} routes"));
         return Vec::new();
@@ -69,6 +74,7 @@ pub(super) fn read(entry: Option<&Entry>, places: &Places, report: &mut Report) 
     each_path_once(&routes, report);
     each_single_role_once(&routes, report);
     one_inspection_per_host(&mut routes, report);
+    tarballs_have_their_place(&routes, report);
     routes
 }
 
@@ -266,6 +272,22 @@ fn each_single_role_once(routes: &[Read], report: &mut Report) {
                 }
                 None => first.push((*role, &read.route.path)),
             }
+        }
+    }
+}
+
+/// npm asks for a tarball at the path that its registry has for itself, which another route may have taken.
+fn tarballs_have_their_place(routes: &[Read], report: &mut Report) {
+    for read in routes.iter().filter(|read| read.route.roles.contains(&Role::NpmRegistry)) {
+        let place = format!("{}/", read.route.upstream.base);
+        if read.route.path != place && routes.iter().any(|other| other.route.path == place) {
+            let path = &read.route.path;
+            report.warn(
+                read.path_at,
+                &format!(
+                    "npm before version 11 asks for the tarballs of `{path}` at `{place}`, which is another route"
+                ),
+            );
         }
     }
 }

@@ -4,7 +4,6 @@ use super::{Action, Addresses, AgentUser, Facts, Names, Order, PlanError, Sessio
 use crate::engine::NetworkMode;
 use crate::manifest::{Limits, Runtime};
 use bottle_images::init;
-use std::collections::BTreeMap;
 
 /// Where the workspace is put.
 pub const WORKSPACE: &str = "/workspace";
@@ -132,34 +131,6 @@ pub fn agent_image(order: &Order) -> String {
         crate::manifest::ImageSource::Reference(reference) => reference.clone(),
         crate::manifest::ImageSource::Dockerfile { .. } => format!("bottle/agent-{}:latest", order.bottle.name),
     }
-}
-
-/// What the agent's program finds beside its container's environment, without values that came from the host.
-pub fn base_environment(order: &Order) -> BTreeMap<String, String> {
-    let mut env = BTreeMap::new();
-    for route in &order.bottle.routes {
-        let url = format!("http://{}:{}{}", cred_proxy::config::NAME, cred_proxy::config::PORT, route.path);
-        for role in &route.roles {
-            use crate::manifest::Role;
-            match role {
-                // The placeholder is no secret: clients refuse to start without some key, and cred-proxy strips it.
-                Role::AnthropicBaseUrl => {
-                    env.insert("ANTHROPIC_BASE_URL".to_owned(), url.trim_end_matches('/').to_owned());
-                    env.insert("ANTHROPIC_API_KEY".to_owned(), "placeholder-held-by-cred-proxy".to_owned());
-                }
-                Role::OpenaiBaseUrl => {
-                    env.insert("OPENAI_BASE_URL".to_owned(), format!("{url}v1"));
-                    env.insert("OPENAI_API_KEY".to_owned(), "placeholder-held-by-cred-proxy".to_owned());
-                }
-                Role::NpmRegistry => {
-                    env.insert("npm_config_registry".to_owned(), url.clone());
-                }
-                // Both need files, which come with git-gate and the providers.
-                Role::GitInsteadof | Role::TeaLogin => {}
-            }
-        }
-    }
-    env
 }
 
 fn kernel_at_least(release: &str, (major, minor): (u32, u32)) -> bool {

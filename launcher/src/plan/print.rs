@@ -3,10 +3,14 @@
 use super::reach::Reach;
 use super::{Action, AgentUser, Plan};
 use crate::engine::NetworkMode;
-use crate::report::Report;
+use crate::report::{Report, RouteCount};
 use crate::ui::{COLUMNS, clean, wrapped};
 use crate::workspace::Survey;
 use std::fmt::Write as _;
+
+/// What inspection costs every route.
+const INSPECTION: &str = "of a route: replies are held back until they are whole, but for event streams; trailers and \
+                          upgrades are lost; compressed requests are refused";
 
 /// Sensitive files and left-out files that are named one by one.
 const NAMED_MAX: usize = 8;
@@ -139,6 +143,18 @@ fn reach_lines(reach: &Reach) -> String {
         let inspected = if route.inspected { "" } else { ", not inspected" };
         line("route", format!("{} -> {} (credential: {}{inspected})", route.path, route.upstream, route.credential));
         line("", format!("may {}", route.allow.join(", ")));
+        if !route.roles.is_empty() {
+            line("", format!("used as {}", route.roles.join(", ")));
+        }
+        if let Some(twin) = &route.twin {
+            line("", format!("answers at {twin} too, where npm asks for its tarballs"));
+        }
+        if let Some(cost) = &route.cost {
+            line("", format!("inspected: {cost}"));
+        }
+    }
+    if reach.routes.iter().any(|route| route.inspected) {
+        line("inspection", INSPECTION.to_owned());
     }
     for (name, source) in &reach.env {
         line("holds", format!("{name} ({source})"));
@@ -172,11 +188,25 @@ pub fn report(report: &Report, id: &str) -> String {
     };
     line("reached", report.reached.iter().map(counted).collect());
     line("refused", report.denied.iter().map(|(host, (n, _))| format!("{} ({n})", clean(host))).collect());
-    line("credentials", report.credential_uses.iter().map(counted).collect());
+    line("routes", report.routes.iter().map(over_route).collect());
     if report.workspace.is_some() {
         line("the work", vec![format!("launcher diff {id}, launcher take {id}")]);
     }
     out
+}
+
+fn over_route((path, count): (&String, &RouteCount)) -> String {
+    let path = if path.is_empty() { "no route".to_owned() } else { clean(path) };
+    let mut text = format!("{path} ({} requests", count.requests);
+    for (number, what) in
+        [(count.credential_uses, "with the credential"), (count.refused, "refused"), (count.failed, "failed")]
+    {
+        if number > 0 {
+            let _ = write!(text, ", {number} {what}"); // writing to a String cannot fail
+        }
+    }
+    text.push(')');
+    text
 }
 
 fn duration(seconds: u64) -> String {

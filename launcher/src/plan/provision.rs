@@ -3,8 +3,9 @@
 
 use super::AgentUser;
 use super::agent::{ADDED_UID, OWN_DIR, WORKSPACE};
+use super::roles::HomeFile;
 use bottle_images::init;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Every certificate a client should trust: the image's own, the operator's, and the bottle's.
 pub const BUNDLE: &str = "/.bottle/ca-bundle.pem";
@@ -89,6 +90,8 @@ pub struct Brought {
     pub prompt: String,
     /// What the agent may know of its bottle, as JSON.
     pub about: String,
+    /// Files below its home.
+    pub home: Vec<HomeFile>,
 }
 
 /// The agent's user in numbers.
@@ -209,6 +212,17 @@ pub fn archive(
         tar.file("/etc/group", 0o644, root, format!("{group}agent:x:1000:\n").as_bytes())?;
         tar.directory("/home/agent", 0o755, own)?;
     }
+    let mut made = BTreeSet::new();
+    for HomeFile { path, text } in &brought.home {
+        let home = identity.home.trim_end_matches('/');
+        for (at, _) in path.match_indices('/') {
+            // A folder that the image has already stays as it is but for its owner, who it belongs to anyway.
+            if made.insert(&path[..at]) {
+                tar.directory(&format!("{home}/{}", &path[..at]), 0o755, own)?;
+            }
+        }
+        tar.file(&format!("{home}/{path}"), 0o644, own, text.as_bytes())?;
+    }
     if workspace {
         tar.directory(WORKSPACE, 0o755, own)?;
     }
@@ -303,6 +317,7 @@ mod tests {
             upstream_roots: None,
             prompt: String::new(),
             about: "{}".to_owned(),
+            home: vec![HomeFile { path: ".config/git/config", text: "[user]\n".to_owned() }],
         };
         for (passwd, added) in [(PASSWD, true), ("dev:x:1000:1000::/home/dev:/bin/sh\n", false)] {
             let image = image(passwd, GROUP);
@@ -310,8 +325,17 @@ mod tests {
             let bytes = archive(&AgentUser::Added, &who, &image, &brought, true).unwrap();
             let mut names = Vec::new();
             for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
-                names.push(entry.unwrap().path().unwrap().to_string_lossy().into_owned());
+                let entry = entry.unwrap();
+                let name = entry.path().unwrap().to_string_lossy().into_owned();
+                if name.contains("/.config/") {
+                    assert_eq!(entry.header().uid().unwrap(), 1000, "{name}");
+                }
+                names.push(name);
             }
+            let home = who.home.trim_start_matches('/');
+            let below = [".config/", ".config/git/", ".config/git/config"].map(|path| format!("{home}/{path}"));
+            let at: Vec<_> = below.iter().map(|path| names.iter().position(|name| name == path)).collect();
+            assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{names:?}");
             assert_eq!(names.iter().any(|n| n == "etc/passwd"), added, "{names:?}");
             assert!(names.iter().any(|n| n == "workspace/"), "{names:?}");
         }

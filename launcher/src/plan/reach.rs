@@ -1,7 +1,7 @@
 //! What the agent will be able to reach and hold: the page a person says yes or no to.
 
 use super::{Facts, Order};
-use crate::manifest::{EnvValue, ImageSource, TokenRef};
+use crate::manifest::{EnvValue, ImageSource, Role, TokenRef};
 use serde::{Deserialize, Serialize};
 
 /// What the agent will be able to reach and hold. Names, never values.
@@ -52,6 +52,12 @@ pub struct RouteReach {
     pub inspected: bool,
     /// What may pass.
     pub allow: Vec<String>,
+    /// What the agent's tools are told about it.
+    pub roles: Vec<String>,
+    /// Where it answers as well, to less or the same: npm asks for tarballs there.
+    pub twin: Option<String>,
+    /// What its inspection costs beyond what it costs every route, in words.
+    pub cost: Option<String>,
 }
 
 /// Sums up an order.
@@ -64,6 +70,9 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         credential: route.token_ref.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
         inspected: route.inspect,
         allow: route.allow.clone(),
+        roles: route.roles.iter().map(|role| role.name().to_owned()).collect(),
+        twin: super::roles::twin(route, &bottle.routes).map(|twin| twin.path),
+        cost: cost(&route.roles).filter(|_| route.inspect),
     });
     Reach {
         image: match &bottle.agent.image {
@@ -89,6 +98,21 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         },
         pipelock: order.images.pipelock.clone(),
     }
+}
+
+/// What inspection costs a route with these roles beyond what it costs every one.
+fn cost(roles: &[Role]) -> Option<String> {
+    let of = |role: &Role| match role {
+        Role::AnthropicBaseUrl | Role::OpenaiBaseUrl => {
+            Some("scanning takes up to a second for 500 KB, and what looks like a key in a prompt ends the request")
+        }
+        Role::NpmRegistry => Some("packages are slow to scan"),
+        Role::GitInsteadof => Some("git compresses its requests, so that a fetch may fail"),
+        Role::TeaLogin => None,
+    };
+    let mut costs: Vec<&str> = roles.iter().filter_map(of).collect();
+    costs.dedup();
+    (!costs.is_empty()).then(|| costs.join("; "))
 }
 
 impl EnvValue {

@@ -2,6 +2,7 @@
 
 use super::{Action, Addresses, Names, Order, PlanError, hardening};
 use crate::engine::NetworkMode;
+use crate::manifest::TokenRef;
 use bottle_images::init;
 use cred_proxy::config as proxy;
 use pipelock_config::{AgentPolicy, Policy, RoutePolicy};
@@ -117,20 +118,31 @@ fn injected_header(auth: &proxy::Auth) -> Option<String> {
 
 /// cred-proxy's table. Credentials are named by their route's path; certificates are added when they exist.
 pub fn cred_proxy_config(order: &Order, addresses: &Addresses) -> proxy::Config {
-    let route = |route: &crate::manifest::Route| proxy::Route {
+    let all = &order.bottle.routes;
+    let twins = all.iter().filter_map(|route| super::roles::twin(route, all));
+    // What is read from a file or by a command may have changed by the time that an upstream rejects it.
+    let fresh = |route: &&crate::manifest::Route| match &route.token_ref {
+        Some(TokenRef::File(_) | TokenRef::Command { .. }) => true,
+        Some(TokenRef::Env(_)) | None => false,
+    };
+    proxy::Config {
+        proxy: Some(format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
+        routes: all.iter().map(cred_proxy_route).chain(twins).collect(),
+        refreshable: all.iter().filter(fresh).map(|route| route.path.clone()).collect(),
+        limits: order.bottle.proxy_limits,
+        ..proxy::Config::closed(SocketAddr::from((addresses.cred_proxy, proxy::PORT)))
+    }
+}
+
+/// A route as cred-proxy is told of it.
+pub fn cred_proxy_route(route: &crate::manifest::Route) -> proxy::Route {
+    proxy::Route {
         path: route.path.clone(),
         upstream: route.upstream.to_string(),
         auth: route.auth.clone(),
         secret: route.token_ref.as_ref().map(|_| route.path.clone()),
         inspected: route.inspect,
         allow: route.allow.clone(),
-    };
-    proxy::Config {
-        listen: SocketAddr::from((addresses.cred_proxy, proxy::PORT)),
-        proxy: Some(format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
-        routes: order.bottle.routes.iter().map(route).collect(),
-        inspected_ca: None,
-        upstream_roots: String::new(),
     }
 }
 

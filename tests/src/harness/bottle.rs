@@ -129,7 +129,18 @@ impl<'a> Bottle<'a> {
     /// Kills one of its containers, as an engine out of memory would.
     #[track_caller]
     pub fn kill_container(&self, role: &str) {
-        let output = Command::new("docker").args(["kill", &self.container(role)]).output();
+        self.docker(&["kill", &self.container(role)]);
+    }
+
+    /// Takes one of its containers away, so that it cannot be started again.
+    #[track_caller]
+    pub fn remove_container(&self, role: &str) {
+        self.docker(&["rm", "-f", &self.container(role)]);
+    }
+
+    #[track_caller]
+    fn docker(&self, args: &[&str]) {
+        let output = Command::new("docker").args(args).output();
         let output: Output = output.expect("the docker command can be run").into();
         output.ok();
     }

@@ -165,6 +165,11 @@ impl Site {
         client_image::ensure().expect("the image of real clients can be made")
     }
 
+    /// The larger image of real clients, with npm.
+    pub fn clients_with_npm(&self) -> String {
+        client_image::ensure_with_npm().expect("the image of real clients with npm can be made")
+    }
+
     /// The image of the hostile agent: one static program and nothing else.
     pub fn hostile(&self) -> String {
         self.ground.agent.clone()

@@ -2,18 +2,23 @@
 //! their own, and what they saw.
 
 use super::Site;
+use super::git_host::GitHost;
 use super::output::wait_until;
-use crate::world::Evidence;
+use crate::world::{Evidence, GIT, GIT_USER, NPM, WIRE};
 use launcher::commands::demo::world::{self as outside, Minted};
 use std::net::Ipv4Addr;
 
 use outside::{ALLOWED, ROUTED};
+
+/// The git host's place in the world's subnet.
+const GIT_PLACE: u32 = 14;
 
 /// The hosts outside.
 pub struct World<'a> {
     site: &'a Site,
     minted: Minted,
     world: Option<outside::World>,
+    git: Option<GitHost>,
 }
 
 impl<'a> World<'a> {
@@ -25,7 +30,16 @@ impl<'a> World<'a> {
         let id = format!("w{}-{number}", std::process::id());
         let minted = outside::mint(site.mint()).unwrap_or_else(|f| panic!("no world: {f:?}"));
         let made = site.wait(outside::World::make(&site.state(), site.engine(), &id, &minted));
-        Self { site, minted, world: Some(made.unwrap_or_else(|f| panic!("no world: {f:?}"))) }
+        Self { site, minted, world: Some(made.unwrap_or_else(|f| panic!("no world: {f:?}"))), git: None }
+    }
+
+    /// Starts the git host as well: `https://git.world.example/team/app.git`, which wants [`Self::git_credential`].
+    #[track_caller]
+    pub fn start_git(&mut self) {
+        let config = self.minted.roles.get("git").expect("every world has one");
+        let (network, address) = (self.network(), self.git_ip().to_string());
+        let (image, line) = (self.site.clients(), format!("{config}\n"));
+        self.git = Some(GitHost::start(&image, &self.site.mint(), &network, (GIT, &address), &line));
     }
 
     fn world(&self) -> &outside::World {
@@ -57,6 +71,16 @@ impl<'a> World<'a> {
         self.world().address(outside::NEIGHBOUR_PLACE)
     }
 
+    /// The git host's address.
+    pub fn git_ip(&self) -> Ipv4Addr {
+        self.world().address(GIT_PLACE)
+    }
+
+    /// What the git host wants, as `user:password`.
+    pub fn git_credential(&self) -> String {
+        format!("{GIT_USER}:{}", self.canary())
+    }
+
     /// The credential of the API: a canary that opens nothing else.
     pub fn canary(&self) -> &str {
         &self.minted.canary
@@ -85,9 +109,42 @@ impl<'a> World<'a> {
         )
     }
 
-    /// What its hosts saw so far: role (`api`, `attacker`, `resolver`, `neighbour`) and evidence.
+    /// A further route for [`Self::bottle_yaml`], to be appended directly behind it: where it leads, and the bytes of its
+    /// credential, which are written to a file of the site's configuration. `more` are further lines of the route.
+    pub fn route_yaml(&self, path: &str, upstream: &str, (scheme, credential): (&str, &str), more: &[&str]) -> String {
+        let mut yaml = format!("    - path: {path}\n      upstream: {upstream}\n      auth_scheme: {scheme}\n");
+        if scheme != "none" {
+            let token = self.site.path(&format!("config/token{}", path.replace('/', "-")));
+            std::fs::write(&token, credential).expect("the token can be written");
+            yaml.push_str(&format!("      token_ref: {{file: {}}}\n", token.display()));
+        }
+        for line in more {
+            yaml.push_str(&format!("      {line}\n"));
+        }
+        yaml
+    }
+
+    /// A route to the host whose replies are written byte by byte, not inspected: `/wire/`.
+    pub fn wire_yaml(&self, scheme: &str, credential: &str) -> String {
+        let more = ["inspect: false", "allow: [\"* /v1/**\"]"];
+        self.route_yaml("/wire/", &format!("https://{WIRE}"), (scheme, credential), &more)
+    }
+
+    /// A route to the npm registry by its role: `/npm/`, with the API's credential.
+    pub fn npm_yaml(&self) -> String {
+        self.route_yaml("/npm/", &format!("https://{NPM}"), ("Bearer", self.canary()), &["role: [npm-registry]"])
+    }
+
+    /// A route to the git host by its role: `/git/`. The git host has to be started.
+    pub fn git_yaml(&self) -> String {
+        let credential = self.git_credential();
+        self.route_yaml("/git/", &format!("https://{GIT}"), ("Basic", &credential), &["role: [git-insteadof]"])
+    }
+
+    /// What its hosts saw so far: role (`api`, `attacker`, `resolver`, `neighbour`, `git`) and evidence.
     pub fn evidence(&self) -> Vec<(String, Evidence)> {
-        let lines = self.world().evidence().into_iter();
+        let git = self.git.iter().flat_map(GitHost::lines).map(|line| ("git".to_owned(), line));
+        let lines = self.world().evidence().into_iter().chain(git);
         lines.filter_map(|(role, line)| Some((role, Evidence::parse(&line)?))).collect()
     }
 
@@ -111,6 +168,8 @@ impl Drop for World<'_> {
                 eprintln!("{role} saw {evidence:?}");
             }
         }
+        // It is on the world's network, which could not go before it.
+        self.git = None;
         if let Some(mut world) = self.world.take() {
             let left = self.site.wait(world.take_back(self.site.engine()));
             if !left.is_empty() && !std::thread::panicking() {

@@ -40,6 +40,13 @@ pub enum Evidence {
         /// Bytes of the body, as far as they were read.
         body_bytes: u64,
     },
+    /// A reply whose end never came, since the client went away first (or the host itself broke it off).
+    Abandoned {
+        /// Who had asked.
+        peer: SocketAddr,
+        /// The path asked for.
+        path: String,
+    },
     /// A TCP connection came, whether or not bytes follow.
     Opened {
         /// Port it came to.

@@ -6,6 +6,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A configuration line longer than this is refused.
@@ -59,6 +60,26 @@ pub struct AttackerConfig {
     pub udp_ports: Vec<u16>,
     /// What TLS shows.
     pub identity: Identity,
+}
+
+/// The git host: smart HTTP by the real `git http-backend`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitConfig {
+    /// Where to listen.
+    pub listen: IpAddr,
+    /// Port of HTTPS.
+    pub https_port: u16,
+    /// Port of HTTP.
+    pub http_port: u16,
+    /// What HTTPS shows.
+    pub identity: Identity,
+    /// Without it nothing is asked for, and everybody may push.
+    pub expected: Option<Expected>,
+    /// The folder for its repositories.
+    pub root: PathBuf,
+    /// Path of the one it makes, without `.git`.
+    pub repository: String,
 }
 
 /// The recording resolver.

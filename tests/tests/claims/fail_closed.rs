@@ -19,7 +19,8 @@ fn a_dead_sidecar_closes_its_way_and_opens_no_other() {
     answers(&bottle, &[&out], "200");
     answers(&bottle, &[ROUTE], "200");
 
-    docker(&["kill", &bottle.container("pipelock")]).ok();
+    // Without its container a sidecar cannot be started again.
+    docker(&["rm", "-f", &bottle.container("pipelock")]).ok();
     let around = ["--noproxy", "*", "--resolve", &resolved(&world), "-m", "4", &out];
     for args in [&["-m", "4", out.as_str()][..], &["--noproxy", "*", "-m", "4", &out], &around] {
         let (_, refused) = curl(&bottle, args);
@@ -28,11 +29,11 @@ fn a_dead_sidecar_closes_its_way_and_opens_no_other() {
     answers(&bottle, &[ROUTE], "200"); // the route has a pipelock of its own
     wait_until("the keeper says so", || bottle.log("keeper").contains("pipelock has ended").then_some(()));
 
-    docker(&["kill", &bottle.container("route-pipelock")]).ok();
+    docker(&["rm", "-f", &bottle.container("route-pipelock")]).ok();
     let path = tag("without");
     let (code, refused) = curl(&bottle, &[&format!("{ROUTE}?{path}")]);
     assert!(["502", "504"].contains(&code.as_str()), "{refused:#?}");
-    docker(&["kill", &bottle.container("cred-proxy")]).ok();
+    docker(&["rm", "-f", &bottle.container("cred-proxy")]).ok();
     let (_, refused) = curl(&bottle, &["-m", "4", &format!("{ROUTE}?{path}")]);
     assert_ne!(refused.status, 0, "{refused:#?}");
     let (_, refused) = curl(&bottle, &["-m", "4", &format!("https://{ATTACKER}/")]);

@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub const ALLOWED: &str = "files.world.example";
 /// The host behind the bottle's route.
 pub const ROUTED: &str = "api.world.example";
+/// Further names of the API's host, for tests: replies written byte by byte, and an npm registry.
+const BESIDE: [&str; 2] = ["wire.world.example", "npm.world.example"];
 /// The host that nobody allowed.
 pub const ATTACKER: &str = "attacker.world.example";
 
@@ -170,7 +172,7 @@ impl World {
             seccomp: Seccomp::Bottle,
         };
         vec![
-            host("api", API_PLACE, &[ALLOWED, ROUTED]),
+            host("api", API_PLACE, &[&[ALLOWED, ROUTED][..], &BESIDE].concat()),
             host("attacker", ATTACKER_PLACE, &[ATTACKER]),
             host("resolver", RESOLVER_PLACE, &[]),
             host("neighbour", NEIGHBOUR_PLACE, &[]),

@@ -183,6 +183,9 @@ impl State {
         let Some(container) = self.containers.get_mut(name) else { return };
         if container.runs() {
             container.exit.send_replace(Some(code));
+            // Started again it knows nothing of its life before.
+            (container.spoken, container.policy) = (false, None);
+            container.unread.clear();
         }
         container.say = None;
         for exec in self.execs.values_mut().filter(|e| e.container == name && e.code.is_none()) {

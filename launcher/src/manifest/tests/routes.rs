@@ -2,7 +2,7 @@
 
 use super::{World, bottle, header, refused, warned};
 use crate::manifest::{Role, Route, TokenRef};
-use cred_proxy::config::Auth;
+use cred_proxy::config::{Auth, Limits};
 use std::path::PathBuf;
 
 /// Routes, each a line: the first is on line 5.
@@ -203,6 +203,7 @@ fn a_variable_is_set_once() {
     refused(&both("anthropic-base-url", "ANTHROPIC_API_KEY"), 3, "set by the role of a route");
     refused(&both("openai-base-url", "OPENAI_BASE_URL"), 3, "set by the role of a route");
     refused(&both("npm-registry", "NPM_CONFIG_REGISTRY"), 3, "set by the role of a route");
+    refused(&both("npm-registry", "npm_config_replace_registry_host"), 3, "set by the role of a route");
 }
 
 #[test]
@@ -243,4 +244,50 @@ fn inspection_holds_for_a_host() {
         "path: /b/, upstream: \"https://b.org\", auth_scheme: none, inspect: false",
     ]);
     assert_eq!(bottle(&apart).routes.iter().map(|r| r.inspect).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn a_place_of_tarballs_that_is_taken_is_told() {
+    let npm = "path: /npm/, upstream: \"https://registry.example.org\", auth_scheme: none, role: npm-registry";
+    let top = "path: /, upstream: \"https://b.org\", auth_scheme: none";
+    warned(&routes(&[npm, top]), "asks for the tarballs of `/npm/` at `/`, which is another route");
+    let world = World::with_bottle(&header(&routes(&[npm])));
+    assert_eq!(world.load().unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn limits_of_cred_proxy_have_units_and_the_ranges_that_it_takes() {
+    let none = "cred_proxy: {routes: []}\n";
+    assert_eq!(bottle(none).proxy_limits, Limits::default());
+    let all = "cred_proxy:\n  limits: {head: 32KiB, connections: 100, requests: 200, body: 1GiB, head_time: 10s,\n    \
+               idle_time: 10m, connect_time: 5s, reply_time: 20m}\n";
+    let expected = Limits {
+        head_bytes: 32 << 10,
+        connections: 100,
+        requests: 200,
+        body_bytes: Some(1 << 30),
+        head_seconds: 10,
+        idle_seconds: 600,
+        connect_seconds: 5,
+        reply_seconds: 1200,
+    };
+    assert_eq!(bottle(all).proxy_limits, expected);
+    for (text, part) in [
+        ("head: 1B", "from 1KiB to 1MiB"),
+        ("head: 64KB", "did you mean `64KiB`?"),
+        ("head: 2MiB", "from 1KiB to 1MiB"),
+        ("connections: 0", "from 1 to 65536"),
+        ("requests: 65537", "from 1 to 65536"),
+        ("body: 0B", "from 1B to 64TiB"),
+        ("head_time: 10", "write a whole number and a unit"),
+        ("idle_time: 2d", "from 1s to 1d"),
+        ("connect_time: 11m", "from 1s to 10m"),
+        ("reply_time: 0s", "from 1s to 1d"),
+        ("heads: 1KiB", "did you mean `head`?"),
+        ("requests: [1]", "single value"),
+    ] {
+        refused(&format!("cred_proxy:\n  limits:\n    {text}\n"), 5, part);
+    }
+    refused("cred_proxy: {limits: 5}\n", 3, "must be a table");
+    refused("cred_proxy: {limit: {}}\n", 3, "did you mean `limits`?");
 }

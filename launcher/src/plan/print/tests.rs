@@ -147,6 +147,9 @@ fn a_plan_with_routes() {
       route          /api/ -> https://api.example.org (credential: variable
                      API_TOKEN)
                      may GET /v1/**
+      inspection     of a route: replies are held back until they are whole, but for
+                     event streams; trailers and upgrades are lost; compressed
+                     requests are refused
       holds          CI_TOKEN (from this machine's environment)
       holds          LEVEL (written in the manifest)
       holds          PASS (asked for at launch)
@@ -261,6 +264,9 @@ fn the_preflight_is_a_page() {
       route          /api/ -> https://api.example.org (credential: variable
                      API_TOKEN)
                      may GET /v1/**
+      inspection     of a route: replies are held back until they are whole, but for
+                     event streams; trailers and upgrades are lost; compressed
+                     requests are refused
       holds          CI_TOKEN (from this machine's environment)
       holds          LEVEL (written in the manifest)
       holds          PASS (asked for at launch)
@@ -295,7 +301,15 @@ fn the_report_is_a_page() {
         report.reached.insert(format!("host-{n}.example.org"), n + 1);
     }
     report.denied.insert("evil\u{1b}[2J.example".to_owned(), (3, "domain not in allowlist".to_owned()));
-    report.credential_uses.insert("/api/".to_owned(), 7);
+    let count = |requests, credential_uses, refused, failed| RouteCount {
+        requests,
+        credential_uses,
+        refused,
+        failed,
+        ..RouteCount::default()
+    };
+    report.routes.insert(String::new(), count(2, 0, 2, 0));
+    report.routes.insert("/api/".to_owned(), count(12, 7, 3, 1));
     insta::assert_snapshot!(super::report(&report, "coder"), @r"
     bottle coder ended after 12 min 34 s
       reached        host-0.example.org (1), host-1.example.org (2),
@@ -303,7 +317,8 @@ fn the_report_is_a_page() {
                      host-2.example.org (3), host-3.example.org (4),
                      host-4.example.org (5), host-5.example.org (6), and 4 more
       refused        evil\u{1b}[2J.example (3)
-      credentials    /api/ (7)
+      routes         no route (2 requests, 2 refused), /api/ (12 requests, 7 with
+                     the credential, 3 refused, 1 failed)
       the work       launcher diff coder, launcher take coder
     ");
 }

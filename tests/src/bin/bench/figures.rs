@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What can be measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+/// What can be measured of a bottle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     /// From the command to the first byte of the agent.
     Launch,

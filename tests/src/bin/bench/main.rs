@@ -1,10 +1,11 @@
 //! Speed of a bottle's launch and teardown on a real engine, measured against a script of `docker` commands that makes
-//! the same containers and networks one after another. Both sides take turns in one run; what counts is the medians'
-//! ratio. Run it on a quiet machine:
+//! the same containers and networks one after another; and of cred-proxy, measured against nginx. Both sides take turns
+//! in one run; what counts is the medians' ratio. Run it on a quiet machine:
 //!
 //! ```text
 //! cargo run --release -p bottle-tests --bin bench -- launch
 //! cargo run --release -p bottle-tests --bin bench -- teardown --rounds 11
+//! cargo run --release -p bottle-tests --bin bench -- cred-proxy
 //! ```
 //!
 //! A table for people goes to standard output, and as its last line one JSON object of plain numbers. Everything that is
@@ -14,6 +15,7 @@ mod figures;
 mod interrupt;
 mod ours;
 mod peer;
+mod proxy;
 
 use bottle_tests::harness::Site;
 use clap::Parser;
@@ -26,19 +28,43 @@ use std::process::{Command, ExitCode};
 /// Both sides in turn, this often at least: below, a median says little.
 const ROUNDS_MIN: u32 = 7;
 
-/// Measures a bottle's launch and teardown against the same as a script of `docker` commands.
+/// Measures a bottle's launch and teardown against the same as a script of `docker` commands, and cred-proxy against nginx.
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Args {
-    /// What to measure; several are measured in the same rounds.
+    /// What to measure; launch and teardown are measured in the same rounds.
     #[arg(value_enum, required = true)]
-    measures: Vec<Measure>,
+    what: Vec<What>,
     /// How often each side runs, 7 at least.
     #[arg(long, default_value_t = ROUNDS_MIN, value_parser = clap::value_parser!(u32).range(i64::from(ROUNDS_MIN)..))]
     rounds: u32,
     /// Also show where the time of our launches went, as the keeper's log has it.
     #[arg(long)]
     profile: bool,
+    /// Measure this cred-proxy instead of the one that is built for the image.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// From the command to the first byte of the agent.
+    Launch,
+    /// From the command to nothing left on the engine.
+    Teardown,
+    /// cred-proxy alone: requests a second, latency, streams, memory.
+    CredProxy,
+}
+
+impl What {
+    fn of_bottle(self) -> Option<Measure> {
+        match self {
+            Self::Launch => Some(Measure::Launch),
+            Self::Teardown => Some(Measure::Teardown),
+            Self::CredProxy => None,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -58,6 +84,17 @@ fn bench(args: &Args) -> Result<(), String> {
         return Err("a debug build measures nothing of interest: add --release".to_owned());
     }
     let interrupt = Interrupt::watch()?;
+    let measures: Vec<Measure> = args.what.iter().filter_map(|what| what.of_bottle()).collect();
+    if !measures.is_empty() {
+        bottles(args, &measures, &interrupt)?;
+    }
+    if args.what.contains(&What::CredProxy) {
+        proxy::bench(args.binary.clone(), args.rounds, &interrupt, &tell)?;
+    }
+    Ok(())
+}
+
+fn bottles(args: &Args, measures: &[Measure], interrupt: &Interrupt) -> Result<(), String> {
     build()?;
     let site = Site::new().ok_or("no engine answers")?;
     let ground = ours::Ground::prepare(&site);
@@ -67,9 +104,9 @@ fn bench(args: &Args) -> Result<(), String> {
     // One round of each to warm the engine's and the kernel's caches: it does not count.
     for round in 0..=args.rounds {
         interrupt.check()?;
-        let (our, profile) = ours::round(&site, round, &interrupt)?;
+        let (our, profile) = ours::round(&site, round, interrupt)?;
         interrupt.check()?;
-        let their = peer::round(&site, &ground, round, &interrupt)?;
+        let their = peer::round(&site, &ground, round, interrupt)?;
         if round > 0 {
             tell(&figures::round_line(round, &our, &their))?;
             mine.push(our);
@@ -80,7 +117,7 @@ fn bench(args: &Args) -> Result<(), String> {
     if args.profile {
         tell(&format!("\nthe last of our launches, from the keeper's log:\n{}", profiles.pop().unwrap_or_default()))?;
     }
-    let figures: Vec<Figure> = args.measures.iter().map(|m| Figure::of(*m, &mine, &theirs, Bar::of(*m))).collect();
+    let figures: Vec<Figure> = measures.iter().map(|m| Figure::of(*m, &mine, &theirs, Bar::of(*m))).collect();
     tell(&figures::table(&figures))?;
     tell(&figures::json(&figures))
 }

@@ -92,7 +92,6 @@ impl Script {
         let bundle = format!("{}{}", public_roots_pem(), own.certificate_pem());
         std::fs::write(files.path().join("ca-bundle.pem"), bundle).map_err(|e| format!("no bundle: {e}"))?;
         let table = proxy::Config {
-            listen: SocketAddr::from((internal.address(3), proxy::PORT)),
             proxy: Some(format!("http://route-pipelock:{}", pipelock_config::PORT)),
             routes: vec![proxy::Route {
                 path: "/api/".to_owned(),
@@ -104,6 +103,7 @@ impl Script {
             }],
             inspected_ca: Some(other.certificate_pem().to_owned()),
             upstream_roots: public_roots_pem(),
+            ..proxy::Config::closed(SocketAddr::from((internal.address(3), proxy::PORT)))
         };
         let secrets = BTreeMap::from([("/api/".to_owned(), Secret::new("bench-token-that-opens-nothing".to_owned()))]);
         let configure = proxy::configure_line(&table, &secrets).map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! The API upstream, over HTTPS and HTTP, for any name.
+//! The API upstream, over HTTPS and HTTP, for any name; two names are hosts of their own (`wire.rs`, `npm.rs`).
 //!
 //! `/v1/**` wants the expected credential (401 without it): `/v1/echo` gives back all request headers and the body,
 //! `/v1/stream` five events 50 ms apart, `/v1/leak` the credential in every form a careless reply may use, `/v1/slow`
@@ -6,13 +6,15 @@
 //! `/redirect?to=url`. Everything else is 404, marked like all the rest.
 
 use crate::listen::{Listening, serve};
+use crate::npm::Registry;
 use crate::reply::{self, MARK, Reply, ReplyBody};
 use crate::start::StartError;
+use crate::wire;
 use crate::witness::Witness;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bottle_tests::world::role::{ApiConfig, Expected};
-use bottle_tests::world::{Evidence, evidence};
+use bottle_tests::world::{Evidence, NPM, WIRE, evidence};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
@@ -33,7 +35,7 @@ const SLOW_MS_MAX: u64 = 60_000;
 /// The longest `/big`.
 const BIG_BYTES_MAX: u64 = 4 << 30;
 /// How long a TLS handshake may take.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Binds both ports, says ready and serves.
 pub async fn start(config: ApiConfig, witness: &Witness) -> Result<(), StartError> {
@@ -43,7 +45,8 @@ pub async fn start(config: ApiConfig, witness: &Witness) -> Result<(), StartErro
     let http = listening.tcp("http", config.listen, config.http_port).await?;
     listening.ready(witness);
 
-    let api = Api { expected: config.expected.map(Arc::new), witness: *witness };
+    let packages = Arc::new(Registry::new(NPM));
+    let api = Api { expected: config.expected.map(Arc::new), packages, witness: *witness };
     let plain = api.clone();
     serve(http, move |stream, peer| plain.clone().talk(stream, peer, None));
     serve(https, move |stream, peer| {
@@ -52,7 +55,11 @@ pub async fn start(config: ApiConfig, witness: &Witness) -> Result<(), StartErro
             // A handshake that fails is the client's affair: pipelock opens and closes one for each tunnel.
             if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
                 let sni = stream.get_ref().1.server_name().unwrap_or_default().to_owned();
-                api.talk(stream, peer, Some(sni)).await;
+                if sni == WIRE {
+                    wire::talk(stream, peer, &sni, api.witness).await;
+                } else {
+                    api.talk(stream, peer, Some(sni)).await;
+                }
             }
         }
     });
@@ -62,6 +69,7 @@ pub async fn start(config: ApiConfig, witness: &Witness) -> Result<(), StartErro
 #[derive(Debug, Clone)]
 struct Api {
     expected: Option<Arc<Expected>>,
+    packages: Arc<Registry>,
     witness: Witness,
 }
 
@@ -84,7 +92,7 @@ impl Api {
         self.witness.saw(&Evidence::Request {
             peer,
             sni: sni.clone(),
-            host: host.unwrap_or_default(),
+            host: host.clone().unwrap_or_default(),
             method: request.method().to_string(),
             path: request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned(),
             authorization: headers.get("authorization").cloned(),
@@ -93,6 +101,7 @@ impl Api {
             headers,
         });
         let mut answer = match read {
+            Ok(_) if host.as_deref().is_some_and(|host| host == NPM) => self.package(&request),
             Ok(_) => self.route(&request).await,
             Err(_) => reply::text(StatusCode::PAYLOAD_TOO_LARGE, "body too large\n"),
         };
@@ -134,6 +143,17 @@ impl Api {
             _ if path.starts_with("/public/") => reply::text(StatusCode::OK, format!("public: {path}\n")),
             _ => reply::json(StatusCode::NOT_FOUND, &json!({"error": "not found", "path": path})),
         }
+    }
+
+    /// Who shows no credential reads as the public does; a wrong one is refused.
+    fn package(&self, request: &Request<&[u8]>) -> Reply {
+        if self.credential(request).is_some() && !self.shows_credential(request) {
+            return reply::json(StatusCode::UNAUTHORIZED, &json!({"error": "wrong credential"}));
+        }
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return reply::json(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "read-only"}));
+        }
+        self.packages.answer(request.uri().path())
     }
 
     fn credential<'a>(&self, request: &'a Request<&[u8]>) -> Option<&'a str> {

@@ -34,6 +34,8 @@ pub enum ReplyBody {
     },
     /// So many bytes.
     Long(u64),
+    /// Whatever comes, as it comes.
+    Pieces(tokio::sync::mpsc::Receiver<Bytes>),
 }
 
 impl ReplyBody {
@@ -56,6 +58,7 @@ impl Body for ReplyBody {
                 *sent += 1;
                 Some(Bytes::from(format!("data: {{\"n\":{sent}}}\n\n")))
             }
+            Self::Pieces(pieces) => std::task::ready!(pieces.poll_recv(cx)),
             Self::Long(0) => None,
             Self::Long(left) => {
                 let now = (*left).min(PIECE.len() as u64);
@@ -71,7 +74,7 @@ impl Body for ReplyBody {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Long(left) => SizeHint::with_exact(*left),
-            Self::Events { .. } => SizeHint::default(),
+            Self::Events { .. } | Self::Pieces(_) => SizeHint::default(),
         }
     }
 }

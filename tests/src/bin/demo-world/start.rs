@@ -1,9 +1,13 @@
 //! From the command line to a running role and to the end of input.
 
 use crate::witness::Witness;
-use crate::{api, attacker, neighbour, resolver};
+use crate::{api, attacker, git, neighbour, resolver};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bottle_tests::world::role::CONFIG_BYTES_MAX;
-use bottle_tests::world::{Expected, MintError, Names, NeighbourConfig, ResolverConfig, World, canary, sha256_hex};
+use bottle_tests::world::{
+    Expected, GIT_USER, MintError, Names, NeighbourConfig, ResolverConfig, World, canary, sha256_hex,
+};
 use serde::de::DeserializeOwned;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,7 +18,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The command line names no role.
-    #[error("could not tell the role: usage: demo-world mint|api|attacker|resolver|neighbour")]
+    #[error("could not tell the role: usage: demo-world mint|api|attacker|resolver|neighbour|git")]
     Usage,
     /// The first line of input is no configuration.
     #[error("could not read the configuration")]
@@ -36,6 +40,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The repository could not be made.
+    #[error("could not make the repository")]
+    Repository(#[source] std::io::Error),
     /// The certificate or key is unusable.
     #[error("could not use the identity")]
     Identity(#[from] bottle_tests::world::role::IdentityError),
@@ -63,6 +70,7 @@ async fn run() -> Result<(), StartError> {
         "api" => api::start(config(&mut input).await?, &witness).await?,
         "attacker" => attacker::start(config(&mut input).await?, &witness).await?,
         "resolver" => resolver::start(config(&mut input).await?, &witness).await?,
+        "git" => git::start(config(&mut input).await?, &witness).await?,
         "neighbour" => neighbour::start(config(&mut input).await?, &witness).await?,
         _ => return Err(StartError::Usage),
     }
@@ -75,6 +83,9 @@ fn mint() -> Result<(), StartError> {
     let canary = canary();
     let anywhere = IpAddr::from(Ipv4Addr::UNSPECIFIED);
     let expected = Expected { header: "authorization".to_owned(), value: format!("Bearer {canary}") };
+    // What `user:password` becomes in a header (RFC 7617).
+    let basic = format!("Basic {}", STANDARD.encode(format!("{GIT_USER}:{canary}")));
+    let pushes = Expected { header: "authorization".to_owned(), value: basic };
     let minted = serde_json::json!({
         "ca_pem": world.ca_pem,
         "canary_sha256": sha256_hex(&canary),
@@ -83,6 +94,7 @@ fn mint() -> Result<(), StartError> {
             "api": world.api_config(anywhere, Some(expected)),
             "attacker": world.attacker_config(anywhere),
             "resolver": ResolverConfig::new(anywhere, Ipv4Addr::new(198, 18, 0, 1)),
+            "git": world.git_config(anywhere, Some(pushes)),
             "neighbour": NeighbourConfig::new(anywhere),
         },
     });
