@@ -14,15 +14,17 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-/// HTTP/1.1 connections kept for one origin.
+/// HTTP/1.1 connections that one thread keeps for one origin.
 const KEPT_MAX: usize = 128;
 
 /// Requests at one time on one HTTP/2 connection, where the upstream would take more; then another one is opened.
@@ -43,7 +45,8 @@ pub struct Origin {
     proxy: Option<Authority>,
     tls: Option<Tls>,
     limits: Limits,
-    kept: Mutex<Vec<Kept>>,
+    /// By the thread that serves them; on another one they would only wake this one.
+    kept: Mutex<HashMap<ThreadId, Vec<Kept>>>,
     shared: Mutex<Vec<Shared>>,
     /// Held while a connection is opened to an upstream that may speak HTTP/2: whoever waits shares it.
     opening: tokio::sync::Mutex<()>,
@@ -176,12 +179,16 @@ impl Origin {
             return Some(Way::Two(share));
         }
         loop {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let mut kept = self.pop()?;
             if kept.since.elapsed() < self.limits.kept && !kept.sender.is_closed() && kept.sender.ready().await.is_ok()
             {
                 return Some(Way::One(kept.sender));
             }
         }
+    }
+
+    fn pop(&self) -> Option<Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&std::thread::current().id())?.pop()
     }
 
     fn share(&self) -> Option<Share> {
@@ -305,6 +312,7 @@ impl Lease {
     pub fn give_back(self) {
         let Way::One(sender) = self.way else { return };
         let mut kept = self.origin.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.entry(std::thread::current().id()).or_default();
         if !sender.is_closed() && kept.len() < KEPT_MAX {
             kept.push(Kept { sender, since: Instant::now() });
         }

@@ -1,5 +1,7 @@
 //! Bodies on their way: answers before the body, encodings, trailers, limits, and what ends when one side goes.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod world;
 
 use cred_proxy::config::{Config, Limits};
