@@ -123,9 +123,9 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream) {
         // Without it small events wait for the agent's acknowledgement; where it cannot be set they are only slower.
         let _ = stream.set_nodelay(true);
-        let Limits { head_bytes, agent_head, .. } = self.live().limits;
+        let Limits { head_bytes, agent_head, idle, .. } = self.live().limits;
         let gate = Arc::new(Gate::default());
-        let io = TokioIo::new(Checked::new(stream, Framing::new(head_bytes), gate.clone()));
+        let io = TokioIo::new(Checked::new(stream, Framing::new(head_bytes), gate.clone(), idle));
         let service = service_fn(|request| {
             let (server, gate) = (self.clone(), gate.clone());
             async move {
