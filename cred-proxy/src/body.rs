@@ -162,7 +162,7 @@ impl Stream {
     /// The next piece of what is being decoded; at the end, what was held back.
     fn next_decoded(&mut self) -> Result<Option<Bytes>, DecodeError> {
         while let Some(decoder) = &mut self.decoder {
-            let data = match decoder.next()? {
+            let data = match decoder.pull()? {
                 Some(data) => data,
                 None if !self.ended => return Ok(None),
                 None => {

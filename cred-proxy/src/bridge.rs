@@ -64,7 +64,7 @@ pub async fn run(Bridge { agent, upstream, forms, idle, mut cut, mut entry }: Br
         let (from_agent, to_agent) = tokio::io::split(TokioIo::new(agent));
         let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
         let mut frames = forms.map(Frames::new);
-        let outward = carry(from_agent, to_upstream, &traffic, |bytes| Ok(bytes));
+        let outward = carry(from_agent, to_upstream, &traffic, Ok);
         let inward = carry(from_upstream, to_agent, &traffic, |bytes| {
             let bytes = match &mut frames {
                 Some(frames) => frames.push(bytes)?,

@@ -9,9 +9,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Threads that serve; more do not make a proxy faster.
-const THREADS_MAX: usize = 4;
-
 /// How long the sidecar may take to show that it lives.
 const HEALTH_WITHIN: Duration = Duration::from_secs(3);
 
@@ -88,9 +85,8 @@ fn understand(args: impl Iterator<Item = OsString>) -> Result<Asked, String> {
 }
 
 fn with_runtime(run: impl Future<Output = io::Result<ExitCode>>) -> ExitCode {
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(THREADS_MAX));
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match runtime.worker_threads(threads).max_blocking_threads(32).enable_all().build() {
+    // What this thread does is rare; requests are served by [`crate::workers`].
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start: {error}"), 1),
     };

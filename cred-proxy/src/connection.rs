@@ -3,11 +3,13 @@
 //! Behind a head that asks for an upgrade nothing more is handed over until the request is answered: only then is it known
 //! whether what follows is another request, to be read by [`Framing`], or belongs to another protocol.
 
+use crate::body::Silence;
 use crate::framing::{Doubt, Framing};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -75,12 +77,23 @@ pub struct Checked {
     gate: Arc<Gate>,
     /// Read already and not handed over.
     ahead: Vec<u8>,
+    /// For how long the agent has taken nothing of what is written.
+    stalled: Silence,
 }
 
 impl Checked {
-    /// A connection of which nothing has been read.
-    pub fn new(stream: TcpStream, framing: Framing, gate: Arc<Gate>) -> Self {
-        Self { stream, framing, gate, ahead: Vec::new() }
+    /// A connection of which nothing has been read. An agent that takes nothing for as long as `idle` loses it.
+    pub fn new(stream: TcpStream, framing: Framing, gate: Arc<Gate>, idle: Duration) -> Self {
+        Self { stream, framing, gate, ahead: Vec::new(), stalled: Silence::new(idle) }
+    }
+
+    fn not_stalled(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_pending() {
+            let over = ready!(self.stalled.poll_over(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, over)));
+        }
+        self.stalled.broken();
+        written
     }
 
     /// From what was read ahead, else from the stream.
@@ -158,7 +171,8 @@ impl AsyncRead for Checked {
 
 impl AsyncWrite for Checked {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.not_stalled(cx, written)
     }
 
     fn poll_write_vectored(
@@ -166,7 +180,8 @@ impl AsyncWrite for Checked {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.not_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -114,7 +114,10 @@ fn permits(route: &Route, method: &str, rest: &str, query: Option<&str>) -> bool
 
 fn asks_for_receive_pack(head: Head<'_>) -> bool {
     const WORD: &[u8] = b"git-receive-pack";
-    let hides = |text: &[u8]| unmasked_lower(text).windows(WORD.len()).any(|window| window == WORD);
+    let hides = |text: &[u8]| match text.contains(&b'%') {
+        true => unmasked_lower(text).windows(WORD.len()).any(|window| window == WORD),
+        false => text.windows(WORD.len()).any(|window| window.eq_ignore_ascii_case(WORD)),
+    };
     hides(head.uri.path().as_bytes())
         || head.uri.query().is_some_and(|query| hides(query.as_bytes()))
         || head.headers.get_all(header::CONTENT_TYPE).iter().any(|value| hides(value.as_bytes()))

@@ -91,7 +91,7 @@ impl Decoder {
         Self { coding, inner: None, input: Bytes::new(), may_have_more: false, state: State::Empty }
     }
 
-    /// Takes a chunk; [`Decoder::next`] must have given all of the one before.
+    /// Takes a chunk; [`Decoder::pull`] must have given all of the one before.
     pub fn feed(&mut self, chunk: Bytes) {
         if self.input.is_empty() {
             self.input = chunk;
@@ -102,7 +102,7 @@ impl Decoder {
     }
 
     /// The next piece of what was taken; `None` when more has to be.
-    pub fn next(&mut self) -> Result<Option<Bytes>, DecodeError> {
+    pub fn pull(&mut self) -> Result<Option<Bytes>, DecodeError> {
         while self.may_have_more || !self.input.is_empty() {
             if self.state == State::Ended {
                 if self.input.is_empty() {
@@ -204,7 +204,7 @@ mod tests {
         let mut out = Vec::new();
         for chunk in bytes.chunks(chunk) {
             decoder.feed(Bytes::copy_from_slice(chunk));
-            while let Some(piece) = decoder.next()? {
+            while let Some(piece) = decoder.pull()? {
                 assert!(piece.len() <= OUTPUT_BYTES);
                 out.extend_from_slice(&piece);
             }
@@ -247,7 +247,7 @@ mod tests {
             let mut decoder = Decoder::new(coding);
             decoder.feed(Bytes::from(bytes));
             let mut total = 0;
-            while let Some(piece) = decoder.next().unwrap() {
+            while let Some(piece) = decoder.pull().unwrap() {
                 assert!(piece.len() <= OUTPUT_BYTES);
                 total += piece.len();
             }

@@ -61,10 +61,7 @@ type Answered = (Response<Incoming>, Option<Lease>);
 pub async fn answer(server: &Server, request: Request<Incoming>) -> Response<Reply> {
     let mut entry = Entry::new(server.log.clone(), request.method().as_str(), request.uri().path());
     match pass(server, request, &mut entry).await {
-        Ok((passage, on_upgrade, answered)) => match finish(passage, on_upgrade, answered, entry) {
-            Ok(reply) => reply,
-            Err((setback, entry)) => refuse(setback, entry),
-        },
+        Ok((passage, on_upgrade, answered)) => finish(passage, on_upgrade, answered, entry),
         Err(setback) => refuse(setback, entry),
     }
 }
@@ -200,16 +197,14 @@ fn finish(
     on_upgrade: OnUpgrade,
     (mut response, lease): Answered,
     mut entry: Entry,
-) -> Result<Response<Reply>, (Setback, Entry)> {
+) -> Response<Reply> {
     let Passage { live, route, head, upgrade, sent, cut, .. } = passage;
     let idle = live.limits.idle;
     if upgrade == Upgrade::WebSocket && response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let asked = request_headers(&live.table, &route, &head.headers, upgrade);
         if !websocket::is_answer(&asked, response.headers()) {
-            return Err((
-                Setback { refusal: Refusal::Upstream, reason: "the handshake's answer is none".into() },
-                entry,
-            ));
+            let reason = "the handshake's answer is none".into();
+            return refuse(Setback { refusal: Refusal::Upstream, reason }, entry);
         }
         let upstream = hyper::upgrade::on(&mut response);
         let mut headers = reply_headers(&route, response.headers());
@@ -221,19 +216,19 @@ fn finish(
         let mut reply = Response::new(Reply::Upgraded);
         *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *reply.headers_mut() = headers;
-        return Ok(reply);
+        return reply;
     }
     let (head, body) = response.into_parts();
     let ReplyHead { headers, coding } = match reply_head(&route, head.status, &head.headers) {
         Ok(head) => head,
-        Err(refusal) => return Err((refusal.into(), entry)),
+        Err(refusal) => return refuse(refusal.into(), entry),
     };
     entry.answered(head.status);
     let stream = Stream::new(body, route, lease, sent, entry).decoded(coding).idle(idle).cut_by(cut);
     let mut reply = Response::new(Reply::Stream(Box::new(stream)));
     *reply.status_mut() = head.status;
     *reply.headers_mut() = headers;
-    Ok(reply)
+    reply
 }
 
 /// The limit begins anew with every chunk that the agent sends.

@@ -83,6 +83,9 @@ pub fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// Names of an agent's trailers that it announces and that may pass: those that could be headers as well.
 pub fn announced_trailers(table: &Table, agent: &HeaderMap) -> Vec<HeaderName> {
+    if !agent.contains_key(header::TRAILER) {
+        return Vec::new();
+    }
     let of_this_hop = named_by_connection(agent);
     let values = agent.get_all(header::TRAILER).into_iter();
     let names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -104,8 +107,21 @@ pub fn request_trailers(announced: &[HeaderName], mut trailers: HeaderMap) -> He
 /// What a trailer cannot be, as it decides how the message is read (RFC 9110, 6.5.1).
 const FRAMING: &[&str] = &["cache-control", "content-encoding", "content-range", "content-type", "max-forwards"];
 
+/// Names that none of the lists has, of which most requests are made: they need not be searched.
+const PLAIN: &[HeaderName] = &[
+    header::ACCEPT,
+    header::ACCEPT_LANGUAGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::USER_AGENT,
+];
+
 /// Does a header of this name pass to the upstream?
 fn passes(table: &Table, name: &HeaderName) -> bool {
+    if PLAIN.contains(name) {
+        return !table.injected.contains(name);
+    }
     let text = name.as_str();
     !(is_hop_by_hop(name)
         || names_credential(name)

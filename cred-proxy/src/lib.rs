@@ -70,6 +70,8 @@ pub mod upload;
 pub mod upstream;
 #[cfg(feature = "server")]
 pub mod websocket;
+#[cfg(feature = "server")]
+pub mod workers;
 
 #[cfg(feature = "server")]
 pub use cli::main;

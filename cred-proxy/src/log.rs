@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// Events that wait to be written; then whoever brings the next one waits.
 const WAITING_MAX: usize = 4096;
 
+/// How long the lines of requests are gathered before they are written.
+const GATHERED_FOR: Duration = Duration::from_millis(3);
+
 /// The longest path in a log line; the rest is cut off.
 const PATH_BYTES_MAX: usize = 1024;
 
@@ -159,8 +162,12 @@ fn write_lines(mut out: impl Write, incoming: &Receiver<Line>) -> std::io::Resul
     let mut buffer = Vec::new();
     while let Ok(first) = incoming.recv() {
         let mut flushed = None;
+        if matches!(first, Line::Event(Event::Request { .. })) {
+            // Nobody waits for this line, and whoever brings the next one need not wake this thread.
+            std::thread::sleep(GATHERED_FOR);
+        }
         // What has piled up goes out in one write.
-        for line in std::iter::once(first).chain(incoming.try_iter().take(256)) {
+        for line in std::iter::once(first).chain(incoming.try_iter().take(WAITING_MAX)) {
             match line {
                 Line::Event(event) => {
                     serde_json::to_writer(&mut buffer, &event)?;

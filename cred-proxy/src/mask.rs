@@ -28,6 +28,8 @@ pub struct Forms {
     search: AhoCorasick,
     forms: Vec<Zeroizing<Vec<u8>>>,
     begins: [bool; 256],
+    /// Bytes that are in any form.
+    has: [bool; 256],
     longest: usize,
     fill: u8,
 }
@@ -63,6 +65,10 @@ impl Forms {
         for first in forms.iter().filter_map(|form| form.first()) {
             begins[usize::from(*first)] = true;
         }
+        let mut has = [false; 256];
+        for byte in forms.iter().flat_map(|form| form.iter()) {
+            has[usize::from(*byte)] = true;
+        }
         Ok(Self {
             search: AhoCorasick::builder()
                 .match_kind(MatchKind::LeftmostFirst)
@@ -71,6 +77,7 @@ impl Forms {
             longest: forms.iter().map(|form| form.len()).max().unwrap_or(0),
             forms,
             begins,
+            has,
             fill: fill.ok_or(MaskError::NoFill)?,
         })
     }
@@ -109,6 +116,9 @@ impl Forms {
     /// Where the longest suffix begins that more bytes could make a form of.
     fn hold_from(&self, text: &[u8]) -> usize {
         let earliest = text.len().saturating_sub(self.longest.saturating_sub(1));
+        // Behind the last byte that is in no form: mostly there is nothing, and the end of an event is such a byte.
+        let foreign = text[earliest..].iter().rposition(|byte| !self.has[usize::from(*byte)]);
+        let earliest = foreign.map_or(earliest, |at| earliest + at + 1);
         (earliest..text.len())
             .find(|&at| {
                 self.begins[usize::from(text[at])]

@@ -14,15 +14,17 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-/// HTTP/1.1 connections kept for one origin.
+/// HTTP/1.1 connections that one thread keeps for one origin.
 const KEPT_MAX: usize = 128;
 
 /// Requests at one time on one HTTP/2 connection, where the upstream would take more; then another one is opened.
@@ -43,7 +45,8 @@ pub struct Origin {
     proxy: Option<Authority>,
     tls: Option<Tls>,
     limits: Limits,
-    kept: Mutex<Vec<Kept>>,
+    /// By the thread that serves them: used from another one, each request would wake both.
+    kept: Mutex<HashMap<ThreadId, Vec<Kept>>>,
     shared: Mutex<Vec<Shared>>,
     /// Held while a connection is opened to an upstream that may speak HTTP/2: whoever waits shares it.
     opening: tokio::sync::Mutex<()>,
@@ -62,8 +65,15 @@ pub struct Tls {
 }
 
 struct Kept {
-    sender: http1::SendRequest<Upload>,
+    one: One,
     since: Instant,
+}
+
+/// An HTTP/1.1 connection.
+struct One {
+    sender: http1::SendRequest<Upload>,
+    /// The thread that serves it.
+    home: ThreadId,
 }
 
 #[derive(Clone)]
@@ -77,7 +87,7 @@ struct Shared {
 
 /// A connection to send one request on.
 enum Way {
-    One(http1::SendRequest<Upload>),
+    One(One),
     Two(Share),
 }
 
@@ -139,8 +149,8 @@ impl Origin {
         let progress = request.body().progress();
         let connector = self.tls.as_ref().map(|tls| &tls.http1);
         let way = self.within_connect(self.connect(connector)).await?;
-        let Way::One(mut sender) = way else { return Err(Failure::Protocol(self.name.authority.clone())) };
-        sender.send_request(request).await.map_err(|error| self.broke_off(error, &progress))
+        let Way::One(mut one) = way else { return Err(Failure::Protocol(self.name.authority.clone())) };
+        one.sender.send_request(request).await.map_err(|error| self.broke_off(error, &progress))
     }
 
     async fn within_connect<T>(&self, connecting: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -155,9 +165,9 @@ impl Origin {
     ) -> Result<(Response<Incoming>, Lease), TrySendError<Request<Upload>>> {
         let leased = |way| Lease { origin: self.clone(), way };
         match way {
-            Way::One(mut sender) => {
-                let response = sender.try_send_request(as_one(request)).await?;
-                Ok((response, leased(Way::One(sender))))
+            Way::One(mut one) => {
+                let response = one.sender.try_send_request(as_one(request)).await?;
+                Ok((response, leased(Way::One(one))))
             }
             Way::Two(mut share) => {
                 let response = share.0.sender.try_send_request(as_two(request)).await?;
@@ -176,12 +186,18 @@ impl Origin {
             return Some(Way::Two(share));
         }
         loop {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            if kept.since.elapsed() < self.limits.kept && !kept.sender.is_closed() && kept.sender.ready().await.is_ok()
-            {
-                return Some(Way::One(kept.sender));
+            let Kept { mut one, since } = self.pop()?;
+            if since.elapsed() < self.limits.kept && !one.sender.is_closed() && one.sender.ready().await.is_ok() {
+                return Some(Way::One(one));
             }
         }
+    }
+
+    /// One of this thread's, or else anybody's: better than a handshake.
+    fn pop(&self) -> Option<Kept> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = kept.get_mut(&std::thread::current().id()).and_then(Vec::pop);
+        own.or_else(|| kept.values_mut().find_map(Vec::pop))
     }
 
     fn share(&self) -> Option<Share> {
@@ -239,7 +255,7 @@ impl Origin {
         let (sender, connection) = spoken.map_err(|error| Failure::Http(self.name.authority.clone(), error))?;
         // It ends with its connection, and that with the last sender. Its error is also told to whoever waits for a reply.
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(Way::One(sender))
+        Ok(Way::One(One { sender, home: std::thread::current().id() }))
     }
 
     async fn speak_two<S>(&self, stream: S) -> Result<Way, Failure>
@@ -303,10 +319,11 @@ impl Drop for Share {
 impl Lease {
     /// Keeps the connection for the next request.
     pub fn give_back(self) {
-        let Way::One(sender) = self.way else { return };
+        let Way::One(one) = self.way else { return };
         let mut kept = self.origin.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if !sender.is_closed() && kept.len() < KEPT_MAX {
-            kept.push(Kept { sender, since: Instant::now() });
+        let kept = kept.entry(one.home).or_default();
+        if !one.sender.is_closed() && kept.len() < KEPT_MAX {
+            kept.push(Kept { one, since: Instant::now() });
         }
     }
 }

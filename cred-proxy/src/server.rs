@@ -9,6 +9,7 @@ use crate::limits::Limits;
 use crate::live::Live;
 use crate::log::{Entry, Log, chain};
 use crate::refresh::Refresh;
+use crate::workers::Workers;
 use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -79,7 +80,7 @@ impl Server {
     }
 
     /// Serves until [`Server::end`].
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, workers: Workers) {
         let places = Arc::new(Semaphore::new(self.live().limits.connections));
         let mut ends = self.ends.subscribe();
         loop {
@@ -96,7 +97,7 @@ impl Server {
             match accepted {
                 Ok((stream, _)) => {
                     let server = self.clone();
-                    tokio::spawn(async move {
+                    workers.serve(stream, |stream| async move {
                         server.connection(stream).await;
                         drop(place);
                     });
@@ -122,9 +123,9 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream) {
         // Without it small events wait for the agent's acknowledgement; where it cannot be set they are only slower.
         let _ = stream.set_nodelay(true);
-        let Limits { head_bytes, agent_head, .. } = self.live().limits;
+        let Limits { head_bytes, agent_head, idle, .. } = self.live().limits;
         let gate = Arc::new(Gate::default());
-        let io = TokioIo::new(Checked::new(stream, Framing::new(head_bytes), gate.clone()));
+        let io = TokioIo::new(Checked::new(stream, Framing::new(head_bytes), gate.clone(), idle));
         let service = service_fn(|request| {
             let (server, gate) = (self.clone(), gate.clone());
             async move {
@@ -223,7 +224,9 @@ mod tests {
         let listener = runtime.block_on(TcpListener::bind(config.listen)).unwrap();
         let address = listener.local_addr().unwrap();
         let live = Live::with_limits(&config, &BTreeMap::new(), limits).unwrap();
-        runtime.spawn(Arc::new(Server::new(live, log.clone())).serve(listener));
+        runtime.spawn(
+            Arc::new(Server::new(live, log.clone())).serve(listener, Workers::of(vec![runtime.handle().clone()])),
+        );
         let mut agent = std::net::TcpStream::connect(address).unwrap();
         agent.write_all(request.as_bytes()).unwrap();
         let mut reply = Vec::new();

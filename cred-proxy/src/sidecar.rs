@@ -5,6 +5,7 @@ use crate::config::{Config, Event};
 use crate::live::Live;
 use crate::log::{Log, chain};
 use crate::server::Server;
+use crate::workers::Workers;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,8 +47,9 @@ impl Sidecar {
         let listener = TcpListener::bind(config.listen).await;
         let listener =
             listener.map_err(|error| Setback::CannotListen(format!("cannot listen on {}: {error}", config.listen)))?;
+        let workers = Workers::start().map_err(|error| Setback::CannotListen(format!("cannot start: {error}")))?;
         let server = Arc::new(Server::new(live, self.log.clone()));
-        tokio::spawn(server.clone().serve(listener));
+        tokio::spawn(server.clone().serve(listener, workers));
         self.running = Some((config.listen, server));
         Ok(Event::Ready)
     }

@@ -1,5 +1,7 @@
 //! Upstreams that speak HTTP/2: real TLS and ALPN, one shared connection, streams both ways, and what inspection allows.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod world;
 
 use bytes::Bytes;

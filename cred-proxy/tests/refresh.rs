@@ -1,5 +1,7 @@
 //! An upstream that rejects a credential: the keeper is asked for another, once, and the request goes out once more.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod world;
 
 use cred_proxy::Secret;

@@ -1,5 +1,7 @@
 //! The sidecar deployed alone: a file, secrets in files and variables, signals.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod world;
 
 use cred_proxy::config::Event;

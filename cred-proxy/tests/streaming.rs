@@ -1,5 +1,7 @@
 //! Bodies on their way: answers before the body, encodings, trailers, limits, and what ends when one side goes.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod world;
 
 use cred_proxy::config::{Config, Limits};
@@ -239,4 +241,29 @@ fn connections_beyond_the_limit_wait_for_a_place() {
     drop((first, second));
     third.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(status(&read_message(&mut third, true).unwrap()), 200);
+}
+
+#[test]
+fn an_agent_that_takes_nothing_loses_its_connection() {
+    let (told, heard) = channel();
+    let told = Mutex::new(told);
+    let upstream = Upstream::plain(move |seen, wire| {
+        if !seen.head.contains("/endless") {
+            return says("hello")(seen, wire);
+        }
+        write!(wire, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")?;
+        let ended = loop {
+            if let Err(error) = wire.write_all(&[b' '; 65_536]) {
+                break error;
+            }
+        };
+        told.lock().unwrap().send(()).unwrap();
+        Err(ended)
+    });
+    let sidecar = Sidecar::start(&limited(&upstream, Limits { idle_seconds: 1, ..Limits::default() }));
+    let mut stream = sidecar.connect();
+    stream.write_all(b"GET /api/endless HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    heard.recv_timeout(PATIENCE).expect("it is still held");
+    assert!(sidecar.logged().5.is_some());
+    assert_eq!(status(&sidecar.get("/api/x")), 200);
 }

@@ -1,5 +1,7 @@
 //! Upgraded connections: what the upstream sees of a handshake, bytes both ways, and how they end.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod world;
 
 use cred_proxy::config::{Auth, Event, Limits};

@@ -1,0 +1,29 @@
+//! No control line and no table panics, and no reason quotes the secret.
+#![no_main]
+
+use cred_proxy::Secret;
+use cred_proxy::config::{Command, Config, configure_line};
+use cred_proxy::live::Live;
+use libfuzzer_sys::fuzz_target;
+use std::collections::BTreeMap;
+
+const SECRET: &str = "user:s3cr3t-t0ken";
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(Command::Configure { config, secrets }) = serde_json::from_slice(data) {
+        let line = configure_line(&config, &secrets).expect("what was read can be written");
+        assert!(serde_json::from_slice::<Command>(&line).is_ok());
+    }
+    // A table that has the secret's bytes in a name may quote that name.
+    if data.windows(6).any(|window| window == b"s3cr3t") {
+        return;
+    }
+    let Ok(config) = serde_json::from_slice::<Config>(data) else { return };
+    // Every secret that a route names is there, so that more than its absence is tested.
+    let names = config.routes.iter().filter_map(|route| route.secret.clone());
+    let secrets: BTreeMap<String, Secret> = names.map(|name| (name, Secret::new(SECRET.to_owned()))).collect();
+    match Live::new(&config, &secrets) {
+        Ok(live) => assert!(!format!("{:?}", live.table).contains("s3cr3t")),
+        Err(error) => assert!(!cred_proxy::log::chain(&error).contains("s3cr3t")),
+    }
+});
