@@ -1,20 +1,20 @@
-//! Bodies on their way, chunk by chunk and never gathered: the agent's to the upstream ([`Upload`]), the upstream's to
-//! the agent ([`Reply`]), with the credential masked, a limit on silence, and an end when the route is taken away.
+//! The upstream's body on its way to the agent, chunk by chunk and never gathered: decoded where it comes encoded, with the
+//! credential masked, a limit on silence, and an end when the route is taken away.
 
 use crate::log::Entry;
 use crate::mask::Mask;
+use crate::pool::Lease;
 use crate::reply::reply_trailers;
 use crate::table::Route;
-use crate::upstream::Lease;
+use crate::upload::Progress;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
@@ -30,104 +30,9 @@ pub enum BodyError {
     /// The route was taken away.
     #[error("the route was taken away")]
     Cut,
-}
-
-/// How far a request's body has got; shared with whoever waits for the reply.
-#[derive(Debug)]
-pub struct Progress {
-    last: Mutex<Instant>,
-    /// All of it was handed to the upstream's connection.
-    pub done: AtomicBool,
-    /// It broke off.
-    pub failed: AtomicBool,
-}
-
-impl Progress {
-    /// When the last chunk came.
-    pub fn last(&self) -> Instant {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-}
-
-/// A request's body.
-#[derive(Debug)]
-pub struct Upload {
-    body: Option<Incoming>,
-    progress: Arc<Progress>,
-    silence: Silence,
-}
-
-impl Upload {
-    /// The agent's body.
-    pub fn new(body: Incoming, idle: Duration) -> Self {
-        let body = (!body.is_end_stream()).then_some(body);
-        Self { silence: Silence::new(idle), progress: Arc::new(progress(body.is_none())), body }
-    }
-
-    /// No body.
-    pub fn empty() -> Self {
-        Self { body: None, progress: Arc::new(progress(true)), silence: Silence::new(Duration::MAX) }
-    }
-
-    /// Is there none?
-    pub fn is_empty(&self) -> bool {
-        self.body.is_none()
-    }
-
-    /// How far it has got.
-    pub fn progress(&self) -> Arc<Progress> {
-        self.progress.clone()
-    }
-}
-
-fn progress(done: bool) -> Progress {
-    Progress { last: Mutex::new(Instant::now()), done: AtomicBool::new(done), failed: AtomicBool::new(false) }
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        let frame = match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Pending => Err(ready!(this.silence.poll_over(cx))),
-            Poll::Ready(Some(Err(error))) => Err(BodyError::Broken(error)),
-            Poll::Ready(Some(Ok(frame))) => Ok(frame),
-            Poll::Ready(None) => {
-                this.progress.done.store(true, Ordering::Release);
-                return Poll::Ready(None);
-            }
-        };
-        match frame {
-            // Trailers could bring what the headers may not: they end here.
-            Ok(frame) => {
-                this.silence.broken();
-                this.progress.now();
-                if body.is_end_stream() {
-                    this.progress.done.store(true, Ordering::Release);
-                }
-                Poll::Ready(frame.is_data().then_some(Ok(frame)))
-            }
-            Err(error) => {
-                this.progress.failed.store(true, Ordering::Release);
-                Poll::Ready(Some(Err(error)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
-    }
+    /// It is longer than the limit.
+    #[error("the body is longer than {0} bytes")]
+    TooLong(u64),
 }
 
 /// A reply's body; its log line is written when it goes.
@@ -142,6 +47,8 @@ pub enum Reply {
     },
     /// The upstream's.
     Stream(Box<Stream>),
+    /// None: another protocol follows.
+    Upgraded,
 }
 
 /// An upstream's body on its way to the agent.
@@ -161,7 +68,7 @@ pub struct Stream {
 
 impl Stream {
     /// `sent` is the progress of the request that it answers.
-    pub fn new(body: Incoming, route: Arc<Route>, lease: Lease, sent: Arc<Progress>, entry: Entry) -> Self {
+    pub fn new(body: Incoming, route: Arc<Route>, lease: Option<Lease>, sent: Arc<Progress>, entry: Entry) -> Self {
         Self {
             mask: route.credential.as_ref().map(|credential| Mask::new(credential.forms.clone())),
             body,
@@ -170,7 +77,7 @@ impl Stream {
             cut: Cut::never(),
             trailers: None,
             ended: false,
-            lease: Some(lease),
+            lease,
             sent,
             entry,
         }
@@ -243,7 +150,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let whole = self.ended || self.body.is_end_stream();
-        if whole && self.sent.done.load(Ordering::Acquire) {
+        if whole && self.sent.is_whole() {
             self.lease.take().into_iter().for_each(Lease::give_back);
         } else if !whole {
             self.entry.failed(|| "the agent went away".into());
@@ -261,6 +168,7 @@ impl Body for Reply {
                 entry.sent(text.len());
                 Ok(Frame::data(text))
             })),
+            Self::Upgraded => Poll::Ready(None),
             Self::Stream(stream) => {
                 let frame = ready!(stream.poll_next(cx));
                 match &frame {
@@ -276,6 +184,7 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Fixed { text, .. } => text.is_none(),
+            Self::Upgraded => true,
             Self::Stream(stream) => {
                 let holds = stream.mask.as_ref().is_some_and(|mask| mask.held_bytes() > 0);
                 stream.trailers.is_none() && !holds && (stream.ended || stream.body.is_end_stream())
@@ -286,6 +195,7 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Fixed { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Upgraded => SizeHint::with_exact(0),
             Self::Stream(stream) => {
                 let held = stream.mask.as_ref().map_or(0, Mask::held_bytes) as u64;
                 match stream.body.size_hint().exact() {
@@ -299,22 +209,22 @@ impl Body for Reply {
 
 /// A limit on silence: its timer is set only when there is something to wait for.
 #[derive(Debug)]
-struct Silence {
+pub(crate) struct Silence {
     limit: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     runs: bool,
 }
 
 impl Silence {
-    fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self { limit, timer: None, runs: false }
     }
 
-    fn broken(&mut self) {
+    pub(crate) fn broken(&mut self) {
         self.runs = false;
     }
 
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+    pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let limit = self.limit;
         if limit == Duration::MAX {
             return Poll::Pending;

@@ -4,50 +4,18 @@
 
 use crate::Secret;
 use crate::config::{Command, Config, Event, LINE_BYTES_MAX};
-use crate::log::{Log, chain};
-use crate::server::{Live, Server};
-use crate::upstream::Limits;
+use crate::log::Log;
+use crate::sidecar::{Setback, Sidecar};
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::io::{self, BufRead, Read as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
 
 /// How long the last lines may take to be written when the process ends.
 const LAST_LINES_WITHIN: Duration = Duration::from_millis(100);
-
-/// Threads that serve; more do not make a proxy faster.
-const THREADS_MAX: usize = 4;
-
-/// Runs the sidecar on this process's standard input and output.
-pub fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some() {
-        return complain("it takes no arguments: the configuration comes on standard input", 2);
-    }
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(THREADS_MAX));
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match runtime.worker_threads(threads).max_blocking_threads(32).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(&format!("cannot start: {error}"), 1),
-    };
-    let code = match runtime.block_on(run()) {
-        Ok(code) => code,
-        Err(error) => complain(&format!("cannot start: {error}"), 1),
-    };
-    runtime.shutdown_background();
-    code
-}
-
-fn complain(what: &str, code: u8) -> ExitCode {
-    // Where there is no standard error, the exit status has to do.
-    let _ = writeln!(io::stderr(), "cred-proxy: {what}");
-    ExitCode::from(code)
-}
 
 /// What the loop in [`run`] hears.
 #[derive(Debug)]
@@ -59,7 +27,8 @@ enum Heard {
     OutputClosed,
 }
 
-async fn run() -> io::Result<ExitCode> {
+/// Runs the sidecar on this process's standard input and output.
+pub async fn run() -> io::Result<ExitCode> {
     let (tell, mut heard) = mpsc::channel(4);
     let closed = tell.clone();
     // The receiver is gone only when the process ends anyway.
@@ -68,7 +37,7 @@ async fn run() -> io::Result<ExitCode> {
     std::thread::Builder::new().name("input".into()).spawn(move || read_commands(io::stdin().lock(), &tell))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut sidecar = Sidecar { log: log.clone(), limits: Limits::default(), running: None };
+    let mut sidecar = Sidecar::new(log.clone());
     let code = loop {
         let heard = tokio::select! {
             heard = heard.recv() => heard.unwrap_or(Heard::InputEnded),
@@ -84,7 +53,7 @@ async fn run() -> io::Result<ExitCode> {
                     break ExitCode::FAILURE;
                 }
             },
-            Heard::Unchanged(_) => {}
+            Heard::Unchanged(secret) => sidecar.unchanged(&secret),
             Heard::Unreadable(reason) => log.event(Event::Refused { reason }),
             Heard::InputEnded => break ExitCode::SUCCESS,
             Heard::OutputClosed => break ExitCode::FAILURE,
@@ -92,38 +61,6 @@ async fn run() -> io::Result<ExitCode> {
     };
     log.flush(LAST_LINES_WITHIN);
     Ok(code)
-}
-
-struct Sidecar {
-    log: Log,
-    limits: Limits,
-    running: Option<(SocketAddr, Arc<Server>)>,
-}
-
-/// Why a configuration is not in force.
-enum Setback {
-    Refused(String),
-    CannotListen(String),
-}
-
-impl Sidecar {
-    async fn configure(&mut self, config: &Config, secrets: &BTreeMap<String, Secret>) -> Result<Event, Setback> {
-        let live = Live::new(config, secrets, self.limits).map_err(|error| Setback::Refused(chain(&error)))?;
-        if let Some((listen, server)) = &self.running {
-            if *listen != config.listen {
-                return Err(Setback::Refused(format!("cannot listen on {}: it listens on {listen}", config.listen)));
-            }
-            server.swap(live);
-            return Ok(Event::Configured);
-        }
-        let listener = TcpListener::bind(config.listen).await;
-        let listener =
-            listener.map_err(|error| Setback::CannotListen(format!("cannot listen on {}: {error}", config.listen)))?;
-        let server = Arc::new(Server::new(live, self.limits, self.log.clone()));
-        tokio::spawn(server.clone().serve(listener));
-        self.running = Some((config.listen, server));
-        Ok(Event::Ready)
-    }
 }
 
 /// Reads until the end of input, an error, or nobody listening.

@@ -5,7 +5,8 @@
 use crate::path::{normalise, unmasked_lower};
 use crate::refuse::Refusal;
 use crate::table::{Route, Table};
-use http::{HeaderMap, Method, Uri, header};
+use crate::websocket::{self, Upgrade};
+use http::{HeaderMap, Method, Uri, Version, header};
 use std::sync::Arc;
 
 /// What a decision rests on.
@@ -15,6 +16,8 @@ pub struct Head<'a> {
     pub method: &'a Method,
     /// The target as it came.
     pub uri: &'a Uri,
+    /// The version.
+    pub version: Version,
     /// The headers.
     pub headers: &'a HeaderMap,
 }
@@ -28,6 +31,8 @@ pub enum Decision {
         route: Arc<Route>,
         /// With this path and query: the upstream's base, the normal path, the query as it came.
         target: String,
+        /// The other protocol that it asks for.
+        upgrade: Upgrade,
     },
     /// It does not, and this is why.
     Refuse {
@@ -61,12 +66,12 @@ const QUERY_NAMES_REFUSED: &[&[u8]] = &[
 pub fn decide(table: &Table, head: Head<'_>) -> Decision {
     let mut found = String::new();
     match forward(table, head, &mut found) {
-        Ok((route, target)) => Decision::Forward { route, target },
+        Ok((route, target, upgrade)) => Decision::Forward { route, target, upgrade },
         Err(refusal) => Decision::Refuse { refusal, route: found },
     }
 }
 
-fn forward(table: &Table, head: Head<'_>, found: &mut String) -> Result<(Arc<Route>, String), Refusal> {
+fn forward(table: &Table, head: Head<'_>, found: &mut String) -> Result<(Arc<Route>, String, Upgrade), Refusal> {
     if matches!(*head.method, Method::CONNECT | Method::TRACE) || head.method.as_str().eq_ignore_ascii_case("track") {
         return Err(Refusal::Method);
     }
@@ -76,9 +81,7 @@ fn forward(table: &Table, head: Head<'_>, found: &mut String) -> Result<(Arc<Rou
     if head.headers.get_all(header::HOST).iter().count() != 1 {
         return Err(Refusal::Host);
     }
-    if asks_for_upgrade(head.headers) {
-        return Err(Refusal::Upgrade);
-    }
+    let upgrade = websocket::asked(head.method, head.version, head.headers)?;
     let query = head.uri.query();
     if asks_for_receive_pack(head) {
         return Err(Refusal::ReceivePack);
@@ -100,20 +103,13 @@ fn forward(table: &Table, head: Head<'_>, found: &mut String) -> Result<(Arc<Rou
         target.push('?');
         target.push_str(query);
     }
-    Ok((route.clone(), target))
+    Ok((route.clone(), target, upgrade))
 }
 
 /// An encoded slash may be a slash to the upstream or not: it must be permitted either way.
 fn permits(route: &Route, method: &str, rest: &str, query: Option<&str>) -> bool {
     let permitted = |rest: &str| route.allow.iter().any(|allow| allow.permits(method, rest, query));
     permitted(rest) && (!rest.contains("%2F") || permitted(&rest.replace("%2F", "/")))
-}
-
-/// Clients offer h2c unasked; ignoring an offer is as good as an answer (RFC 9110, 7.8), and the header does not pass.
-fn asks_for_upgrade(headers: &HeaderMap) -> bool {
-    let offers =
-        headers.get_all(header::UPGRADE).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    offers.map(<[u8]>::trim_ascii).any(|offer| !offer.eq_ignore_ascii_case(b"h2c"))
 }
 
 fn asks_for_receive_pack(head: Head<'_>) -> bool {
@@ -170,8 +166,9 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        match decide(table, Head { method: &parts.method, uri: &parts.uri, headers: &parts.headers }) {
-            Decision::Forward { route, target } => Ok(format!("{}{target}", route.upstream.origin.authority.host)),
+        let version = parts.version;
+        match decide(table, Head { method: &parts.method, uri: &parts.uri, version, headers: &parts.headers }) {
+            Decision::Forward { route, target, .. } => Ok(format!("{}{target}", route.upstream.origin.authority.host)),
             Decision::Refuse { refusal, .. } => Err(refusal),
         }
     }
@@ -279,7 +276,7 @@ mod tests {
             (&[("content-type", "application/x-git-upload-pack-request")], None),
             (&[("accept", "git-receive-pack")], None),
             (&[("host", "b")], Some(Refusal::Host)),
-            (&[("upgrade", "websocket")], Some(Refusal::Upgrade)),
+            (&[("upgrade", "websocket")], Some(Refusal::Handshake)),
             (&[("upgrade", "h2c, websocket")], Some(Refusal::Upgrade)),
             (&[("upgrade", "h2c"), ("upgrade", "websocket")], Some(Refusal::Upgrade)),
             (&[("upgrade", "")], Some(Refusal::Upgrade)),

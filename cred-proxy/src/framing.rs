@@ -4,9 +4,6 @@
 //! repairs some doubtful shapes silently; [`Framing`] reads the same bytes beforehand and is strict: lines end with CR LF, no
 //! folded lines, one way of giving a length. It must never change what passes, and it has a limit on everything.
 
-/// The longest head of a request.
-pub const HEAD_BYTES_MAX: usize = 64 << 10;
-
 /// The longest trailer section of a request.
 const TRAILER_BYTES_MAX: usize = 8 << 10;
 
@@ -40,7 +37,7 @@ pub enum Doubt {
     /// A chunk whose size line or end is malformed.
     #[error("a chunk is malformed")]
     Chunk,
-    /// The head is longer than [`HEAD_BYTES_MAX`].
+    /// The head is longer than the limit.
     #[error("the head is too long")]
     HeadTooLong,
 }
@@ -53,11 +50,14 @@ impl Doubt {
 }
 
 /// The state of reading one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Framing {
+    head_bytes_max: usize,
     state: State,
     line: Vec<u8>,
     head: Head,
+    /// The head that has just ended asks for an upgrade, and no body follows it.
+    upgrade: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +80,7 @@ struct Head {
     request_line: Option<Version>,
     length: Option<u64>,
     chunked: bool,
+    upgrade: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +90,16 @@ enum Version {
 }
 
 impl Framing {
-    /// Reads on. On doubt, the index in `bytes` of the first byte that must not be handed over.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<(), (usize, Doubt)> {
+    /// For a new connection; no head may be longer than `head_bytes_max`.
+    pub fn new(head_bytes_max: usize) -> Self {
+        Self { head_bytes_max, state: State::Head, line: Vec::new(), head: Head::default(), upgrade: false }
+    }
+
+    /// Reads on, to the end of `bytes` or of a head that asks for an upgrade (see [`Framing::take_upgrade`]); says how far.
+    /// On doubt, the index in `bytes` of the first byte that must not be handed over.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<usize, (usize, Doubt)> {
         let mut at = 0;
-        while at < bytes.len() {
+        while at < bytes.len() && !self.upgrade {
             match &mut self.state {
                 State::Body(left) | State::ChunkData(left) => {
                     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
@@ -111,7 +118,12 @@ impl Framing {
                 }
             }
         }
-        Ok(())
+        Ok(at)
+    }
+
+    /// Does the head that has just ended ask for an upgrade? Then what follows is read only when this has been called.
+    pub fn take_upgrade(&mut self) -> bool {
+        std::mem::take(&mut self.upgrade)
     }
 
     /// One byte of a line.
@@ -119,10 +131,11 @@ impl Framing {
         let in_body = !matches!(self.state, State::Head);
         let bad_end = if in_body { Doubt::Chunk } else { Doubt::LineEnd };
         self.head.bytes += 1;
-        match (in_body, self.head.bytes) {
-            (false, HEAD_BYTES_MAX..) => return Err(Doubt::HeadTooLong),
-            (true, TRAILER_BYTES_MAX..) => return Err(Doubt::Chunk),
-            _ => {}
+        if !in_body && self.head.bytes > self.head_bytes_max {
+            return Err(Doubt::HeadTooLong);
+        }
+        if in_body && self.head.bytes > TRAILER_BYTES_MAX {
+            return Err(Doubt::Chunk);
         }
         let after_cr = self.line.last() == Some(&b'\r');
         match (after_cr, byte) {
@@ -188,12 +201,15 @@ impl Framing {
                 return Err(Doubt::TransferEncoding);
             }
             self.head.chunked = true;
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.head.upgrade = true;
         }
         Ok(())
     }
 
     fn end_head(&mut self) -> Result<(), Doubt> {
         let head = std::mem::take(&mut self.head);
+        self.upgrade = head.upgrade && !head.chunked && head.length.is_none_or(|length| length == 0);
         self.state = match (head.length, head.chunked) {
             (Some(_), true) => return Err(Doubt::TwoFramings),
             (Some(0) | None, false) => State::Head,
@@ -247,8 +263,32 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const HEAD_BYTES_MAX: usize = 64 << 10;
+
     fn read(bytes: &[u8]) -> Result<(), Doubt> {
-        Framing::default().read(bytes).map_err(|(_, doubt)| doubt)
+        Framing::new(HEAD_BYTES_MAX).read(bytes).map(|_| ()).map_err(|(_, doubt)| doubt)
+    }
+
+    #[test]
+    fn behind_a_head_that_asks_for_an_upgrade_nothing_is_read_yet() {
+        for (head, stops) in [
+            ("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nupgrade: h2c\r\nContent-Length: 0\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nX-Upgrade: websocket\r\n\r\n", false),
+        ] {
+            let bytes = [head, "\x01\x05hello\n"].concat();
+            let mut framing = Framing::new(HEAD_BYTES_MAX);
+            if !stops {
+                assert_eq!(framing.read(bytes.as_bytes()).map_err(|(_, doubt)| doubt), Err(Doubt::LineEnd), "{head:?}");
+                continue;
+            }
+            assert_eq!(framing.read(bytes.as_bytes()), Ok(head.len()), "{head:?}");
+            assert_eq!(framing.read(b"\n"), Ok(0), "{head:?}");
+            assert!(framing.take_upgrade() && !framing.take_upgrade(), "{head:?}");
+            assert_eq!(framing.read(b"\n"), Err((0, Doubt::LineEnd)), "{head:?}");
+        }
+        let with_body = b"POST / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nab";
+        assert_eq!(Framing::new(HEAD_BYTES_MAX).read(with_body), Ok(with_body.len()));
     }
 
     #[test]
@@ -314,8 +354,9 @@ mod tests {
         ];
         for (text, wanted) in table {
             assert_eq!(read(text.as_bytes()), *wanted, "{text:?}");
-            let mut one_by_one = Framing::default();
-            let outcome = text.bytes().try_for_each(|byte| one_by_one.read(&[byte]).map_err(|(_, doubt)| doubt));
+            let mut one_by_one = Framing::new(HEAD_BYTES_MAX);
+            let outcome =
+                text.bytes().try_for_each(|byte| one_by_one.read(&[byte]).map(|_| ()).map_err(|(_, doubt)| doubt));
             assert_eq!(outcome, *wanted, "byte by byte: {text:?}");
         }
     }
@@ -324,15 +365,16 @@ mod tests {
     fn a_request_before_the_doubtful_one_is_handed_over_whole() {
         let good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let bytes = [&good[..], b"GET / HTTP/1.1\n"].concat();
-        let (at, doubt) = Framing::default().read(&bytes).unwrap_err();
+        let (at, doubt) = Framing::new(HEAD_BYTES_MAX).read(&bytes).unwrap_err();
         assert_eq!((at, doubt), (bytes.len() - 1, Doubt::LineEnd));
     }
 
     #[test]
     fn a_head_has_a_limit() {
         let head = |length: usize| format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "b".repeat(length));
-        assert_eq!(read(head(HEAD_BYTES_MAX - 100).as_bytes()), Ok(()));
-        assert_eq!(read(head(HEAD_BYTES_MAX).as_bytes()), Err(Doubt::HeadTooLong));
+        let around = head(0).len();
+        assert_eq!(read(head(HEAD_BYTES_MAX - around).as_bytes()), Ok(()));
+        assert_eq!(read(head(HEAD_BYTES_MAX - around + 1).as_bytes()), Err(Doubt::HeadTooLong));
         assert_eq!(read(&b"\r\n".repeat(HEAD_BYTES_MAX)), Err(Doubt::HeadTooLong));
     }
 }

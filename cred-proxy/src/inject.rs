@@ -2,6 +2,7 @@
 //! something to a hop, plus the route's credential. PURE.
 
 use crate::table::{Route, Table};
+use crate::websocket::{self, Upgrade};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Headers of one hop (RFC 9110, 7.6.1), and what frames a body: each side has its own.
@@ -65,7 +66,12 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Does the agent's own header of this name never pass, whatever the table says?
 pub fn names_credential(name: &HeaderName) -> bool {
     let name = name.as_str();
-    CREDENTIALS.contains(&name) || name.ends_with("token") || CREDENTIAL_PARTS.iter().any(|part| name.contains(part))
+    CREDENTIALS.contains(&name) || name.ends_with("token") || names_secret(name)
+}
+
+/// Has a name (in lower case) a part that makes it a credential's?
+pub fn names_secret(name: &str) -> bool {
+    CREDENTIAL_PARTS.iter().any(|part| name.contains(part))
 }
 
 /// The names that `Connection` declares to be of this hop.
@@ -75,30 +81,76 @@ pub fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
 }
 
+/// Names of an agent's trailers that it announces and that may pass: those that could be headers as well.
+pub fn announced_trailers(table: &Table, agent: &HeaderMap) -> Vec<HeaderName> {
+    let of_this_hop = named_by_connection(agent);
+    let values = agent.get_all(header::TRAILER).into_iter();
+    let names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    names
+        .filter(|name| passes(table, name) && !of_this_hop.contains(name) && !FRAMING.contains(&name.as_str()))
+        .collect()
+}
+
+/// What passes of an agent's trailers, of which `announced` may.
+pub fn request_trailers(announced: &[HeaderName], mut trailers: HeaderMap) -> HeaderMap {
+    let others: Vec<HeaderName> = trailers.keys().filter(|name| !announced.contains(name)).cloned().collect();
+    for name in others {
+        trailers.remove(name);
+    }
+    trailers
+}
+
+/// What a trailer cannot be, as it decides how the message is read (RFC 9110, 6.5.1).
+const FRAMING: &[&str] = &["cache-control", "content-encoding", "content-range", "content-type", "max-forwards"];
+
+/// Does a header of this name pass to the upstream?
+fn passes(table: &Table, name: &HeaderName) -> bool {
+    let text = name.as_str();
+    !(is_hop_by_hop(name)
+        || names_credential(name)
+        || table.injected.contains(name)
+        || MISLEADING.contains(&text)
+        || text.starts_with("x-forwarded")
+        || text.starts_with("proxy-")
+        // Replies are masked, so they must come whole and in the clear; `Expect` is answered here.
+        || [header::HOST, header::RANGE, header::IF_RANGE, header::ACCEPT_ENCODING, header::EXPECT].contains(name))
+}
+
 /// The headers for the upstream.
-pub fn request_headers(table: &Table, route: &Route, agent: &HeaderMap) -> HeaderMap {
+pub fn request_headers(table: &Table, route: &Route, agent: &HeaderMap, upgrade: Upgrade) -> HeaderMap {
     let of_this_hop = named_by_connection(agent);
     let mut headers = HeaderMap::with_capacity(agent.len() + 3);
     headers.insert(header::HOST, route.upstream.host_header.clone());
     for (name, value) in agent {
-        let dropped = is_hop_by_hop(name)
-            || of_this_hop.contains(name)
-            || names_credential(name)
-            || table.injected.contains(name)
-            || MISLEADING.contains(&name.as_str())
-            || name.as_str().starts_with("x-forwarded")
-            || name.as_str().starts_with("proxy-")
-            // Replies are masked, so they must come whole and in the clear; `Expect` is answered here.
-            || [header::HOST, header::RANGE, header::IF_RANGE, header::ACCEPT_ENCODING, header::EXPECT].contains(name);
-        if !dropped {
+        if passes(table, name) && !of_this_hop.contains(name) {
             headers.append(name, value.clone());
         }
     }
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let trailers = announced_trailers(table, agent);
+    if !trailers.is_empty() {
+        let names = trailers.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+        HeaderValue::from_str(&names).ok().and_then(|names| headers.insert(header::TRAILER, names));
+    }
+    match upgrade {
+        Upgrade::WebSocket => websocket::request_headers(&mut headers, route.credential.is_some()),
+        Upgrade::None if takes_trailers(agent) => {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+        Upgrade::None => {}
+    }
     if let Some(credential) = &route.credential {
         headers.insert(&credential.header, credential.value.clone());
     }
     headers
+}
+
+/// Does the agent say that it reads trailers?
+fn takes_trailers(agent: &HeaderMap) -> bool {
+    let values = agent.get_all(header::TE).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    values.map(<[u8]>::trim_ascii).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 #[cfg(test)]
@@ -126,7 +178,7 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        let sent = request_headers(table, table.route(path).unwrap(), &map);
+        let sent = request_headers(table, table.route(path).unwrap(), &map, Upgrade::None);
         sent.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
     }
 
@@ -195,7 +247,6 @@ mod tests {
             "proxy-connection",
             "proxy-anything",
             "te",
-            "trailer",
             "transfer-encoding",
             "content-length",
             "upgrade",
@@ -245,6 +296,28 @@ mod tests {
         for kept in ["x-third", "authorization", "host"] {
             assert!(names.contains(&kept), "{kept}");
         }
+    }
+
+    #[test]
+    fn trailers_pass_where_they_are_announced_and_could_be_headers() {
+        let table = table(&[Auth::Header("x-odd".into())]);
+        let sent = through(
+            &table,
+            "/0/",
+            &[
+                ("trailer", "X-Sum, Authorization, cookie,x-odd"),
+                ("trailer", "content-type, x-mine , transfer-encoding"),
+                ("connection", "x-mine"),
+                ("te", "trailers, gzip"),
+            ],
+        );
+        let seen = |wanted: &str| sent.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        assert_eq!((seen("trailer"), seen("te"), seen("connection")), (Some("x-sum"), Some("trailers"), Some("te")));
+        let announced = [HeaderName::from_static("x-sum")];
+        let trailers = |names: &[&'static str]| -> HeaderMap {
+            names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect()
+        };
+        assert_eq!(request_trailers(&announced, trailers(&["x-sum", "cookie", "x-other"])), trailers(&["x-sum"]));
     }
 
     #[test]

@@ -44,8 +44,9 @@ impl Limits {
             let given = u64::from(given);
             if (least..=most).contains(&given) { Ok(given) } else { Err(LimitError { name, given, least, most }) }
         };
-        let count =
-            |name, given, least, most| within(name, given, least, most).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let count = |name, given, least, most| {
+            within(name, given, least, most).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+        };
         let seconds = |name, given, most| within(name, given, 1, most).map(Duration::from_secs);
         Ok(Self {
             head_bytes: count("head_bytes", config.head_bytes, 1 << 10, 1 << 20)?,

@@ -3,6 +3,7 @@
 //! No line is ever dropped: when the reader falls behind, requests wait. A line never has a header's value, a query or a secret in it.
 
 use crate::config::Event;
+use crate::server::Place;
 use std::io::Write;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -65,6 +66,7 @@ pub struct Entry {
     started: Instant,
     credential: bool,
     reason: Option<String>,
+    place: Option<Place>,
 }
 
 /// The status in the log of a request whose agent went away before there was one.
@@ -84,12 +86,18 @@ impl Entry {
             started: Instant::now(),
             credential: false,
             reason: None,
+            place: None,
         }
     }
 
     /// It took this route.
     pub fn took_route(&mut self, path: &str) {
         path.clone_into(&mut self.route);
+    }
+
+    /// It takes up a place for as long as it lives.
+    pub fn holds(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// A credential was put in.

@@ -26,6 +26,9 @@ pub enum Refusal {
     /// An upgrade to another protocol.
     #[error("an upgrade was asked for")]
     Upgrade,
+    /// A WebSocket handshake that is none.
+    #[error("the websocket handshake is not one of rfc 6455")]
+    Handshake,
     /// A push over HTTP.
     #[error("git-receive-pack was asked for")]
     ReceivePack,
@@ -53,19 +56,29 @@ pub enum Refusal {
     /// The request's body broke off.
     #[error("the request's body broke off")]
     Body,
+    /// The request's body is longer than the limit.
+    #[error("the request's body is longer than the limit")]
+    TooLarge,
+    /// As many requests as may be are in flight.
+    #[error("too many requests are in flight")]
+    Busy,
 }
 
 impl Refusal {
     /// The status of the reply.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Framing(_) | Self::Path(_) | Self::AbsoluteForm | Self::Host | Self::Body => StatusCode::BAD_REQUEST,
+            Self::Framing(_) | Self::Path(_) | Self::AbsoluteForm | Self::Host | Self::Handshake | Self::Body => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
             Self::ReceivePack | Self::Query | Self::NoPermission | Self::ProxyRefused => StatusCode::FORBIDDEN,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Upstream | Self::Encoded => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -80,7 +93,8 @@ impl Refusal {
             Self::AbsoluteForm => "cred-proxy: this is no forward proxy. Send the path of a route, not a whole URL.\n",
             Self::Host => "cred-proxy: a request has exactly one Host header.\n",
             Self::Method => "cred-proxy: this method never passes.\n",
-            Self::Upgrade => "cred-proxy: upgrades do not pass.\n",
+            Self::Upgrade => "cred-proxy: upgrades other than WebSocket do not pass.\n",
+            Self::Handshake => "cred-proxy: this is no WebSocket handshake (RFC 6455, version 13).\n",
             Self::ReceivePack => {
                 "cred-proxy: pushes do not pass here. Push to the git remote of this bottle (git-gate).\n"
             }
@@ -96,6 +110,8 @@ impl Refusal {
                 "cred-proxy: the upstream of this route could not be reached. The operator's log says why.\n"
             }
             Self::Timeout => "cred-proxy: the upstream of this route did not answer in time.\n",
+            Self::TooLarge => "cred-proxy: the request's body is longer than the operator's limit.\n",
+            Self::Busy => "cred-proxy: too many requests are in flight. Let some end, then try again.\n",
             Self::Encoded => {
                 "cred-proxy: the upstream compressed its reply although it was asked not to, so it cannot be checked.\n"
             }

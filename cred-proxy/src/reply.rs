@@ -38,7 +38,16 @@ pub fn reply_headers(route: &Route, status: StatusCode, upstream: &HeaderMap) ->
     {
         headers.insert(header::CONTENT_LENGTH, length.clone());
     }
+    announced_trailers(upstream).and_then(|names| headers.insert(header::TRAILER, names));
     Ok(headers)
+}
+
+/// Names that the upstream announces for its trailers and that pass, as they stand in a header.
+fn announced_trailers(upstream: &HeaderMap) -> Option<HeaderValue> {
+    let values = upstream.get_all(header::TRAILER).into_iter();
+    let names = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
+    let passing: Vec<&str> = names.filter(|name| !DROPPED.iter().any(|own| own.eq_ignore_ascii_case(name))).collect();
+    if passing.is_empty() { None } else { HeaderValue::from_str(&passing.join(", ")).ok() }
 }
 
 /// Trailers for the agent.

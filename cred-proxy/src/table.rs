@@ -53,6 +53,10 @@ pub struct Credential {
     pub value: HeaderValue,
     /// What masks it in the reply.
     pub forms: Arc<Forms>,
+    /// The secret's name.
+    pub secret: String,
+    /// Can the keeper fetch it anew?
+    pub refreshable: bool,
 }
 
 /// Why a configuration is no table.
@@ -67,6 +71,9 @@ pub enum TableError {
     /// Two routes with one path.
     #[error("two routes have the path `{0}`")]
     Duplicate(String),
+    /// A secret that nobody has given cannot be fetched anew.
+    #[error("`refreshable` names the secret `{0}`, which is missing")]
+    Refreshable(String),
     /// One route.
     #[error("cannot take the route `{path}`")]
     Route {
@@ -125,6 +132,9 @@ impl Table {
         if config.routes.len() > ROUTES_MAX {
             return Err(TableError::TooManyRoutes);
         }
+        if let Some(name) = config.refreshable.iter().find(|name| !secrets.contains_key(*name)) {
+            return Err(TableError::Refreshable(name.clone()));
+        }
         let mut routes = Vec::new();
         let mut paths = HashSet::new();
         for route in &config.routes {
@@ -132,7 +142,10 @@ impl Table {
                 return Err(TableError::Duplicate(route.path.clone()));
             }
             let parsed = Route::parse(route, secrets);
-            let parsed = parsed.map_err(|source| TableError::Route { path: route.path.clone(), source })?;
+            let mut parsed = parsed.map_err(|source| TableError::Route { path: route.path.clone(), source })?;
+            if let Some(credential) = &mut parsed.credential {
+                credential.refreshable = config.refreshable.contains(&credential.secret);
+            }
             routes.push(Arc::new(parsed));
         }
         routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
@@ -169,6 +182,14 @@ impl Route {
     /// Do both lead to the same place? Then what is open on one may stay open on the other.
     pub fn leads_where(&self, other: &Self) -> bool {
         self.path == other.path && self.upstream == other.upstream
+    }
+
+    /// The credential of `next`, if it is the same secret with other bytes.
+    pub fn is_renewed_by(&self, next: &Self) -> bool {
+        match (&self.credential, &next.credential) {
+            (Some(own), Some(next)) => own.secret == next.secret && own.value != next.value,
+            _ => false,
+        }
     }
 }
 
@@ -207,7 +228,7 @@ impl Credential {
         }
         let value = value.map_err(|_| RouteError::BadSecret(name.into()))?;
         let forms = Forms::new(&parts).map_err(|error| RouteError::Mask(name.into(), error))?;
-        Ok(Some(Self { header, value, forms: Arc::new(forms) }))
+        Ok(Some(Self { header, value, forms: Arc::new(forms), secret: name.to_owned(), refreshable: false }))
     }
 }
 
@@ -303,6 +324,16 @@ mod tests {
         }
         config.routes.push(config.routes[1].clone());
         assert_eq!(reason(&config, "s3cret-token"), "two routes have the path `/a/b/`");
+    }
+
+    #[test]
+    fn what_can_be_fetched_anew_has_to_be_there() {
+        let mut config = config(|_| ());
+        config.refreshable.insert("key".into());
+        let table = Table::parse(&config, &secrets("s3cret-token")).unwrap();
+        assert!(table.routes[0].credential.as_ref().unwrap().refreshable);
+        config.refreshable.insert("other".into());
+        assert_eq!(reason(&config, "s3cret-token"), "`refreshable` names the secret `other`, which is missing");
     }
 
     #[test]

@@ -61,7 +61,8 @@ fn what_does_not_pass_is_told_in_fixed_words_and_never_arrives() {
         ("GET /api/open/ HTTP/1.1", 400, "Host"),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a", 405, "method"),
         ("TRACE /api/open/ HTTP/1.1\r\nHost: a", 405, "method"),
-        ("GET /api/open/ HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket", 501, "upgrades"),
+        ("GET /api/open/ HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: tls/1.2", 501, "upgrades"),
+        ("GET /api/open/ HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket", 400, "handshake"),
     ] {
         let reply = sidecar.ask(&format!("{request}\r\n\r\n"));
         assert_eq!(status(&reply), wanted, "{request}");

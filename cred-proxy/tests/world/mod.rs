@@ -2,6 +2,7 @@
 //! standard input and output. All on loopback, all blocking; a guard ends the process when a test panics too.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests: what fails here fails the test")]
+#![allow(dead_code, reason = "shared by several test programs, none of which uses all of it")]
 
 use cred_proxy::Secret;
 use cred_proxy::config::{Auth, Config, Event, Route, configure_line};

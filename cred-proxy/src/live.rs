@@ -1,0 +1,89 @@
+//! What is in force: a table with its limits, and what is open to its upstreams.
+
+use crate::Secret;
+use crate::body::Cut;
+use crate::config::Config;
+use crate::limits::{LimitError, Limits};
+use crate::table::{Route, Table, TableError};
+use crate::upstream::{Origins, RootsError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// A table in force.
+#[derive(Debug)]
+pub struct Live {
+    /// The routes.
+    pub table: Table,
+    /// The connections to their upstreams.
+    pub origins: Origins,
+    /// The limits.
+    pub limits: Limits,
+    /// By the route's path: what tells its streams to end.
+    cuts: BTreeMap<String, Arc<watch::Sender<bool>>>,
+}
+
+/// Why a configuration is not put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// It is no table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Its certificates do not do.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// A limit cannot be taken.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+}
+
+impl Live {
+    /// Makes ready what `config` asks for; nothing is in force yet.
+    pub fn new(config: &Config, secrets: &BTreeMap<String, Secret>) -> Result<Self, LiveError> {
+        let limits = Limits::parse(&config.limits)?;
+        Self::with_limits(config, secrets, limits)
+    }
+
+    /// The same with limits that no configuration can ask for; for tests.
+    pub(crate) fn with_limits(
+        config: &Config,
+        secrets: &BTreeMap<String, Secret>,
+        limits: Limits,
+    ) -> Result<Self, LiveError> {
+        let table = Table::parse(config, secrets)?;
+        let origins = Origins::new(&table, config, limits)?;
+        let cuts = table.routes.iter().map(|route| (route.path.clone(), Arc::new(watch::Sender::new(false)))).collect();
+        Ok(Self { table, origins, limits, cuts })
+    }
+
+    /// What tells that `route` is taken away.
+    pub fn cut_of(&self, route: &Route) -> Cut {
+        self.cuts.get(&route.path).map_or_else(Cut::never, |cut| Cut::when(cut.subscribe()))
+    }
+
+    /// Takes over from `old`: what is open there goes on, unless its route is gone or leads elsewhere.
+    pub fn keep_open(&mut self, old: &Self) {
+        for route in &self.table.routes {
+            let same = old.table.routes.iter().any(|old| old.leads_where(route));
+            if let (true, Some(cut)) = (same, old.cuts.get(&route.path)) {
+                self.cuts.insert(route.path.clone(), cut.clone());
+            }
+        }
+    }
+
+    /// The secrets that have other bytes than in `old`.
+    pub fn renewed_since<'a>(&self, old: &'a Self) -> impl Iterator<Item = &'a str> {
+        let renewed =
+            old.table.routes.iter().filter(|old| self.table.routes.iter().any(|next| old.is_renewed_by(next)));
+        renewed.filter_map(|old| Some(old.credential.as_ref()?.secret.as_str()))
+    }
+
+    /// Ends what is open on routes that `next` has not taken over.
+    pub fn cut_all_but(&self, next: &Self) {
+        for (path, cut) in &self.cuts {
+            if !next.cuts.get(path).is_some_and(|kept| Arc::ptr_eq(kept, cut)) {
+                cut.send_replace(true);
+            }
+        }
+    }
+}

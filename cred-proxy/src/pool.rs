@@ -1,0 +1,356 @@
+//! One upstream's connections: opened when there is none to spare, kept for the next request, shared where the upstream
+//! speaks HTTP/2.
+//!
+//! A request is sent twice only when it is sure that nobody has acted on the first.
+
+use crate::address::{Authority, OriginName, Scheme};
+use crate::limits::Limits;
+use crate::tunnel;
+use crate::upload::{Progress, Upload};
+use crate::upstream::Failure;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+/// HTTP/1.1 connections kept for one origin.
+const KEPT_MAX: usize = 128;
+
+/// Requests at one time on one HTTP/2 connection, where the upstream would take more; then another one is opened.
+const SHARED_BY_MAX: usize = 100;
+
+/// How much of one reply an upstream may send before the agent has taken it, over HTTP/2.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+
+/// The same for all replies on one connection.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// An HTTP/2 connection with requests on it is asked whether it lives when it was silent for so long.
+const PING_AFTER: Duration = Duration::from_secs(30);
+
+/// One upstream's address, how to get there, and the connections kept to it.
+pub struct Origin {
+    name: OriginName,
+    proxy: Option<Authority>,
+    tls: Option<Tls>,
+    limits: Limits,
+    kept: Mutex<Vec<Kept>>,
+    shared: Mutex<Vec<Shared>>,
+    /// Held while a connection is opened to an upstream that may speak HTTP/2: whoever waits shares it.
+    opening: tokio::sync::Mutex<()>,
+    /// It has chosen HTTP/1.1.
+    speaks_one: AtomicBool,
+}
+
+/// How TLS is begun.
+pub struct Tls {
+    /// Offers every protocol that may be spoken.
+    pub any: TlsConnector,
+    /// Offers HTTP/1.1 alone.
+    pub http1: TlsConnector,
+    /// The name in the upstream's certificate.
+    pub server: ServerName<'static>,
+}
+
+struct Kept {
+    sender: http1::SendRequest<Upload>,
+    since: Instant,
+}
+
+#[derive(Clone)]
+struct Shared {
+    sender: http2::SendRequest<Upload>,
+    /// Requests at one time that the upstream takes.
+    most: Arc<AtomicUsize>,
+    used: Arc<Mutex<Instant>>,
+    requests: Arc<AtomicUsize>,
+}
+
+/// A connection to send one request on.
+enum Way {
+    One(http1::SendRequest<Upload>),
+    Two(Share),
+}
+
+/// A place on a shared connection.
+struct Share(Shared);
+
+/// The connection that a reply arrives on. Give it back when the reply has ended.
+pub struct Lease {
+    origin: Arc<Origin>,
+    way: Way,
+}
+
+impl std::fmt::Debug for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Origin").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+impl Origin {
+    /// Without a connection yet.
+    pub fn new(name: OriginName, proxy: Option<Authority>, tls: Option<Tls>, limits: Limits) -> Self {
+        let (kept, shared, opening, speaks_one) = Default::default();
+        Self { name, proxy, tls, limits, kept, shared, opening, speaks_one }
+    }
+
+    /// Does a request have to name the whole URL (a plain-http upstream behind the proxy)?
+    pub fn wants_absolute_form(&self) -> bool {
+        self.proxy.is_some() && self.name.scheme == Scheme::Http
+    }
+
+    /// Sends a request (as HTTP/1.1 has it) and waits for the reply's head.
+    pub async fn send(self: &Arc<Self>, mut request: Request<Upload>) -> Result<(Response<Incoming>, Lease), Failure> {
+        let progress = request.body().progress();
+        if let Some(way) = self.take_kept().await {
+            let again = replayable(&request);
+            match self.try_on(way, request).await {
+                Ok(replied) => return Ok(replied),
+                Err(mut error) => match (error.take_message(), again) {
+                    // It never left: the upstream had closed a connection that nobody was using.
+                    (Some(unsent), _) => request = unsent,
+                    // It may have left, but it changes nothing: the close crossed it on the way.
+                    (None, Some(copy)) => request = copy,
+                    (None, _) => return Err(self.broke_off(error.into_error(), &progress)),
+                },
+            }
+        }
+        let way = self.within_connect(self.open()).await?;
+        self.try_on(way, request).await.map_err(|error| self.broke_off(error.into_error(), &progress))
+    }
+
+    /// Sends a request that asks for an upgrade, on a connection of its own that nobody gets afterwards.
+    pub async fn send_upgrade(self: &Arc<Self>, request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
+        let progress = request.body().progress();
+        let connector = self.tls.as_ref().map(|tls| &tls.http1);
+        let way = self.within_connect(self.connect(connector)).await?;
+        let Way::One(mut sender) = way else { return Err(Failure::Protocol(self.name.authority.clone())) };
+        sender.send_request(request).await.map_err(|error| self.broke_off(error, &progress))
+    }
+
+    async fn within_connect<T>(&self, connecting: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let time = |_| Failure::ConnectTime(self.name.authority.clone(), self.limits.connect);
+        tokio::time::timeout(self.limits.connect, connecting).await.map_err(time)?
+    }
+
+    async fn try_on(
+        self: &Arc<Self>,
+        way: Way,
+        request: Request<Upload>,
+    ) -> Result<(Response<Incoming>, Lease), TrySendError<Request<Upload>>> {
+        let leased = |way| Lease { origin: self.clone(), way };
+        match way {
+            Way::One(mut sender) => {
+                let response = sender.try_send_request(as_one(request)).await?;
+                Ok((response, leased(Way::One(sender))))
+            }
+            Way::Two(mut share) => {
+                let response = share.0.sender.try_send_request(as_two(request)).await?;
+                Ok((response, leased(Way::Two(share))))
+            }
+        }
+    }
+
+    fn broke_off(&self, error: hyper::Error, progress: &Progress) -> Failure {
+        progress.failure().unwrap_or_else(|| Failure::Http(self.name.authority.clone(), error))
+    }
+
+    /// A connection with a place on it, if it is still good: a shared one, or else the one that was used last.
+    async fn take_kept(&self) -> Option<Way> {
+        if let Some(share) = self.share() {
+            return Some(Way::Two(share));
+        }
+        loop {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if kept.since.elapsed() < self.limits.kept && !kept.sender.is_closed() && kept.sender.ready().await.is_ok()
+            {
+                return Some(Way::One(kept.sender));
+            }
+        }
+    }
+
+    fn share(&self) -> Option<Share> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.is_empty() {
+            return None;
+        }
+        shared.retain(|shared| !shared.sender.is_closed() && shared.is_fresh(self.limits.kept));
+        shared.iter().find(|shared| shared.has_place()).map(Share::new)
+    }
+
+    /// A new connection, or a place on one that somebody else has opened meanwhile.
+    async fn open(&self) -> Result<Way, Failure> {
+        let Some(tls) = &self.tls else { return self.connect(None).await };
+        if self.speaks_one.load(Ordering::Relaxed) {
+            return self.connect(Some(&tls.any)).await;
+        }
+        let opening = self.opening.lock().await;
+        if let Some(share) = self.share() {
+            return Ok(Way::Two(share));
+        }
+        if self.speaks_one.load(Ordering::Relaxed) {
+            drop(opening);
+            return self.connect(Some(&tls.any)).await;
+        }
+        let way = self.connect(Some(&tls.any)).await?;
+        match &way {
+            Way::One(_) => self.speaks_one.store(true, Ordering::Relaxed),
+            Way::Two(share) => self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(share.0.clone()),
+        }
+        Ok(way)
+    }
+
+    async fn connect(&self, connector: Option<&TlsConnector>) -> Result<Way, Failure> {
+        let target = &self.name.authority;
+        let stream = match (&self.proxy, self.name.scheme) {
+            (None, _) => tunnel::straight(target).await?,
+            (Some(proxy), Scheme::Http) => tunnel::straight(proxy).await?,
+            (Some(proxy), Scheme::Https) => tunnel::through(proxy, target).await?,
+        };
+        let (Some(connector), Some(tls)) = (connector, &self.tls) else { return self.speak_one(stream).await };
+        let shaken = connector.connect(tls.server.clone(), stream).await;
+        let stream = shaken.map_err(|error| Failure::Tls(target.clone(), error))?;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => self.speak_two(stream).await,
+            _ => self.speak_one(stream).await,
+        }
+    }
+
+    async fn speak_one<S>(&self, stream: S) -> Result<Way, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let spoken = http1::Builder::new().max_buf_size(256 << 10).handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = spoken.map_err(|error| Failure::Http(self.name.authority.clone(), error))?;
+        // It ends with its connection, and that with the last sender. Its error is also told to whoever waits for a reply.
+        tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        Ok(Way::One(sender))
+    }
+
+    async fn speak_two<S>(&self, stream: S) -> Result<Way, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let spoken = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(256 << 10)
+            .keep_alive_interval(PING_AFTER)
+            .handshake(TokioIo::new(stream))
+            .await;
+        let (sender, connection) = spoken.map_err(|error| Failure::Http(self.name.authority.clone(), error))?;
+        let most = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        let told = most.clone();
+        let mut connection = connection;
+        tokio::spawn(poll_fn(move |cx| {
+            let ended = Pin::new(&mut connection).poll(cx);
+            // The upstream may say otherwise at any time.
+            told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            ended.map(drop)
+        }));
+        Ok(Way::Two(Share::new(&Shared {
+            sender,
+            most,
+            used: Arc::new(Mutex::new(Instant::now())),
+            requests: Arc::default(),
+        })))
+    }
+}
+
+impl Shared {
+    /// In use, or not unused for so long that the upstream may have forgotten it.
+    fn is_fresh(&self, kept: Duration) -> bool {
+        self.requests.load(Ordering::Acquire) > 0
+            || self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < kept
+    }
+
+    fn has_place(&self) -> bool {
+        let most = self.most.load(Ordering::Relaxed).min(SHARED_BY_MAX);
+        self.requests.load(Ordering::Acquire) < most
+    }
+}
+
+impl Share {
+    fn new(shared: &Shared) -> Self {
+        shared.requests.fetch_add(1, Ordering::AcqRel);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.requests.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Lease {
+    /// Keeps the connection for the next request.
+    pub fn give_back(self) {
+        let Way::One(sender) = self.way else { return };
+        let mut kept = self.origin.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sender.is_closed() && kept.len() < KEPT_MAX {
+            kept.push(Kept { sender, since: Instant::now() });
+        }
+    }
+}
+
+/// A copy, if the request may be sent twice: it changes nothing and has no body.
+fn replayable(request: &Request<Upload>) -> Option<Request<Upload>> {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !is_safe || !request.body().is_empty() {
+        return None;
+    }
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// As HTTP/2 has it (RFC 9113, 8.3.1): the URL whole, no Host, nothing about a connection.
+fn as_two(mut request: Request<Upload>) -> Request<Upload> {
+    if request.version() == Version::HTTP_2 {
+        return request;
+    }
+    if let Some(host) = request.headers_mut().remove(header::HOST) {
+        let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let uri = Uri::builder().scheme("https").authority(host.as_bytes()).path_and_query(target);
+        // The parts were valid each for itself, and are so together.
+        *request.uri_mut() = uri.build().unwrap_or_default();
+    }
+    request.headers_mut().remove(header::CONNECTION);
+    *request.version_mut() = Version::HTTP_2;
+    request
+}
+
+/// Back again, for a request that has not left.
+fn as_one(mut request: Request<Upload>) -> Request<Upload> {
+    if request.version() != Version::HTTP_2 {
+        return request;
+    }
+    let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    host.and_then(|host| request.headers_mut().insert(header::HOST, host));
+    *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+    if request.headers().contains_key(header::TE) {
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    *request.version_mut() = Version::HTTP_11;
+    request
+}
