@@ -150,7 +150,10 @@ fn frames_that_cannot_be_masked_end_it() {
 fn an_upstream_that_does_not_upgrade_is_answered_as_any_other() {
     let upstream = Upstream::plain(|seen, wire| {
         if seen.head.contains("forged") {
-            return write!(wire, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+            return write!(
+                wire,
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            );
         }
         world::says("no")(seen, wire)
     });
