@@ -16,7 +16,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 wanted = min(wanted, hard - 50)
 place = (socket.gethostbyname("cred-proxy"), 9099)
 selector, held, up, refused = selectors.DefaultSelector(), [], 0, 0
-until = time.monotonic() + 25
+until = time.monotonic() + 10
 while (len(held) < wanted or selector.get_map()) and time.monotonic() < until:
     for _ in range(200):
         if len(held) >= wanted: break

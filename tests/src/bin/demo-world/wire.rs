@@ -89,7 +89,12 @@ async fn answer(stream: &mut Stream, kind: &str, asked: &Asked, credential: &str
         "sse" => events(stream, asked).await,
         "big" => long(stream, asked).await,
         "slow" => {
-            tokio::time::sleep(Duration::from_millis(asked.number("ms", 1000).min(WAIT_MS_MAX))).await;
+            let wait = tokio::time::sleep(Duration::from_millis(asked.number("ms", 1000).min(WAIT_MS_MAX)));
+            tokio::select! {
+                () = wait => {}
+                // Nobody waits for it any more.
+                gone = gone(stream) => return gone,
+            }
             put(stream, &whole("200 OK", "late\n")).await?;
             Ok(Next::Keep)
         }
