@@ -1,6 +1,7 @@
 //! The upstream's body on its way to the agent, chunk by chunk and never gathered: decoded where it comes encoded, with the
 //! credential masked, a limit on silence, and an end when the route is taken away.
 
+use crate::decode::{Coding, DecodeError, Decoder};
 use crate::log::Entry;
 use crate::mask::Mask;
 use crate::pool::Lease;
@@ -30,6 +31,9 @@ pub enum BodyError {
     /// The route was taken away.
     #[error("the route was taken away")]
     Cut,
+    /// It comes encoded, and cannot be decoded.
+    #[error("the body cannot be decoded")]
+    Decode(#[from] DecodeError),
     /// It is longer than the limit.
     #[error("the body is longer than {0} bytes")]
     TooLong(u64),
@@ -56,6 +60,7 @@ pub enum Reply {
 pub struct Stream {
     body: Incoming,
     route: Arc<Route>,
+    decoder: Option<Decoder>,
     mask: Option<Mask>,
     silence: Silence,
     cut: Cut,
@@ -71,6 +76,7 @@ impl Stream {
     pub fn new(body: Incoming, route: Arc<Route>, lease: Option<Lease>, sent: Arc<Progress>, entry: Entry) -> Self {
         Self {
             mask: route.credential.as_ref().map(|credential| Mask::new(credential.forms.clone())),
+            decoder: None,
             body,
             route,
             silence: Silence::new(Duration::MAX),
@@ -81,6 +87,12 @@ impl Stream {
             sent,
             entry,
         }
+    }
+
+    /// Undoes a coding.
+    pub fn decoded(mut self, coding: Option<Coding>) -> Self {
+        self.decoder = coding.map(Decoder::new);
+        self
     }
 
     /// Ends it when nothing came for so long.
@@ -97,11 +109,14 @@ impl Stream {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
-            if self.ended {
-                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
-            }
             if self.cut.is_cut() {
                 return Poll::Ready(Some(Err(BodyError::Cut)));
+            }
+            if let Some(data) = self.next_decoded()? {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            if self.ended {
+                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
             }
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(frame)) => Some(frame.map_err(BodyError::Broken)?),
@@ -115,13 +130,18 @@ impl Stream {
             };
             self.silence.broken();
             let data = self.take(frame);
+            if let Some(decoder) = &mut self.decoder {
+                decoder.feed(data);
+                continue;
+            }
+            let data = self.masked(data);
             if !data.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }
     }
 
-    /// What of a frame can be sent on at once.
+    /// What a frame brings; the end is remembered.
     fn take(&mut self, frame: Option<Frame<Bytes>>) -> Bytes {
         let data = match frame.map(Frame::into_data) {
             Some(Ok(data)) => data,
@@ -136,9 +156,36 @@ impl Stream {
             }
         };
         self.ended |= self.body.is_end_stream();
+        data
+    }
+
+    /// The next piece of what is being decoded; at the end, what was held back.
+    fn next_decoded(&mut self) -> Result<Option<Bytes>, DecodeError> {
+        while let Some(decoder) = &mut self.decoder {
+            let data = match decoder.next()? {
+                Some(data) => data,
+                None if !self.ended => return Ok(None),
+                None => {
+                    decoder.end()?;
+                    self.decoder = None;
+                    Bytes::new()
+                }
+            };
+            // Not the end as long as there is a decoder.
+            let data = self.masked(data);
+            if !data.is_empty() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What of `data` can be sent on at once.
+    fn masked(&mut self, data: Bytes) -> Bytes {
+        let is_end = self.ended && self.decoder.is_none();
         let Some(mask) = &mut self.mask else { return data };
         let clear = mask.push(data);
-        if !self.ended || mask.held_bytes() == 0 {
+        if !is_end || mask.held_bytes() == 0 {
             return clear;
         }
         let mut whole = BytesMut::from(clear.as_ref());
@@ -187,7 +234,8 @@ impl Body for Reply {
             Self::Upgraded => true,
             Self::Stream(stream) => {
                 let holds = stream.mask.as_ref().is_some_and(|mask| mask.held_bytes() > 0);
-                stream.trailers.is_none() && !holds && (stream.ended || stream.body.is_end_stream())
+                let more = holds || stream.decoder.is_some() || stream.trailers.is_some();
+                !more && (stream.ended || stream.body.is_end_stream())
             }
         }
     }
@@ -199,8 +247,8 @@ impl Body for Reply {
             Self::Stream(stream) => {
                 let held = stream.mask.as_ref().map_or(0, Mask::held_bytes) as u64;
                 match stream.body.size_hint().exact() {
-                    Some(left) => SizeHint::with_exact(left + held),
-                    None => SizeHint::default(),
+                    Some(left) if stream.decoder.is_none() => SizeHint::with_exact(left + held),
+                    _ => SizeHint::default(),
                 }
             }
         }

@@ -9,7 +9,7 @@ use crate::live::Live;
 use crate::log::{Entry, chain};
 use crate::pool::{Lease, Origin};
 use crate::refuse::Refusal;
-use crate::reply::reply_headers;
+use crate::reply::{ReplyHead, reply_head, reply_headers};
 use crate::server::Server;
 use crate::table::Route;
 use crate::upload::{Progress, Upload};
@@ -212,10 +212,7 @@ fn finish(
             ));
         }
         let upstream = hyper::upgrade::on(&mut response);
-        let mut headers = match reply_headers(&route, StatusCode::OK, response.headers()) {
-            Ok(headers) => headers,
-            Err(refusal) => return Err((refusal.into(), entry)),
-        };
+        let mut headers = reply_headers(&route, response.headers());
         headers.remove(header::CONTENT_LENGTH);
         websocket::reply_headers(&mut headers);
         entry.answered(StatusCode::SWITCHING_PROTOCOLS);
@@ -227,12 +224,12 @@ fn finish(
         return Ok(reply);
     }
     let (head, body) = response.into_parts();
-    let headers = match reply_headers(&route, head.status, &head.headers) {
-        Ok(headers) => headers,
+    let ReplyHead { headers, coding } = match reply_head(&route, head.status, &head.headers) {
+        Ok(head) => head,
         Err(refusal) => return Err((refusal.into(), entry)),
     };
     entry.answered(head.status);
-    let stream = Stream::new(body, route, lease, sent, entry).idle(idle).cut_by(cut);
+    let stream = Stream::new(body, route, lease, sent, entry).decoded(coding).idle(idle).cut_by(cut);
     let mut reply = Response::new(Reply::Stream(Box::new(stream)));
     *reply.status_mut() = head.status;
     *reply.headers_mut() = headers;

@@ -25,6 +25,8 @@ pub mod control;
 #[cfg(feature = "server")]
 pub mod decide;
 #[cfg(feature = "server")]
+pub mod decode;
+#[cfg(feature = "server")]
 pub mod deployment;
 #[cfg(feature = "server")]
 pub mod exchange;

@@ -50,7 +50,7 @@ pub enum Refusal {
     /// The upstream did not answer in time.
     #[error("the upstream did not answer in time")]
     Timeout,
-    /// The reply is compressed, so that the credential could not be masked in it.
+    /// The reply is encoded in a way that cannot be undone, so that the credential could not be masked in it.
     #[error("the reply is encoded and cannot be masked")]
     Encoded,
     /// The request's body broke off.
@@ -113,7 +113,7 @@ impl Refusal {
             Self::TooLarge => "cred-proxy: the request's body is longer than the operator's limit.\n",
             Self::Busy => "cred-proxy: too many requests are in flight. Let some end, then try again.\n",
             Self::Encoded => {
-                "cred-proxy: the upstream compressed its reply although it was asked not to, so it cannot be checked.\n"
+                "cred-proxy: the upstream encoded its reply although it was asked not to, in a way that cannot be checked.\n"
             }
         }
     }

@@ -2,6 +2,7 @@
 //! the upstream is dropped, what points back at the upstream points at the route, the credential is masked. PURE.
 
 use crate::address::{Authority, Upstream};
+use crate::decode::Coding;
 use crate::inject::{is_hop_by_hop, named_by_connection};
 use crate::refuse::Refusal;
 use crate::table::Route;
@@ -10,14 +11,40 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 /// Does not pass: sessions, and invitations to come by another way.
 const DROPPED: &[&str] = &["set-cookie", "set-cookie2", "alt-svc", "refresh", "x-accel-redirect"];
 
-/// The headers for the agent, or why the reply cannot be passed on.
-pub fn reply_headers(route: &Route, status: StatusCode, upstream: &HeaderMap) -> Result<HeaderMap, Refusal> {
+/// Of no use, or wrong, once a body has been decoded.
+const OF_CODED: &[&str] =
+    &["content-encoding", "content-length", "content-md5", "digest", "content-digest", "repr-digest"];
+
+/// The head of a reply for the agent.
+#[derive(Debug)]
+pub struct ReplyHead {
+    /// The headers.
+    pub headers: HeaderMap,
+    /// How the upstream's body has to be decoded.
+    pub coding: Option<Coding>,
+}
+
+/// What of a reply's head passes, or why the reply does not.
+pub fn reply_head(route: &Route, status: StatusCode, upstream: &HeaderMap) -> Result<ReplyHead, Refusal> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::Upstream);
     }
-    if route.credential.is_some() && is_encoded(upstream) {
-        return Err(Refusal::Encoded);
+    let mut headers = reply_headers(route, upstream);
+    let coding = if route.credential.is_some() { coding_of(status, upstream)? } else { None };
+    if coding.is_some() {
+        OF_CODED.iter().for_each(|name| drop(headers.remove(*name)));
+        // The same content in other bytes (RFC 9110, 8.8.3.3).
+        if let Some(tag) = headers.get_mut(header::ETAG)
+            && !tag.as_bytes().starts_with(b"W/")
+        {
+            *tag = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).unwrap_or(tag.clone());
+        }
     }
+    Ok(ReplyHead { headers, coding })
+}
+
+/// The headers that pass, masked.
+pub fn reply_headers(route: &Route, upstream: &HeaderMap) -> HeaderMap {
     let of_this_hop = named_by_connection(upstream);
     let mut headers = HeaderMap::with_capacity(upstream.len());
     for (name, value) in upstream {
@@ -39,7 +66,7 @@ pub fn reply_headers(route: &Route, status: StatusCode, upstream: &HeaderMap) ->
         headers.insert(header::CONTENT_LENGTH, length.clone());
     }
     announced_trailers(upstream).and_then(|names| headers.insert(header::TRAILER, names));
-    Ok(headers)
+    headers
 }
 
 /// Names that the upstream announces for its trailers and that pass, as they stand in a header.
@@ -71,16 +98,24 @@ fn masked(route: &Route, value: HeaderValue) -> HeaderValue {
     }
 }
 
-/// Compressed or otherwise coded content, in which nothing can be found.
-fn is_encoded(headers: &HeaderMap) -> bool {
-    let codings = |name| {
-        headers.get_all(name).into_iter().flat_map(|value: &HeaderValue| value.as_bytes().split(|byte| *byte == b','))
+/// How content is coded, in which nothing could be found; refused where that cannot be undone.
+fn coding_of(status: StatusCode, headers: &HeaderMap) -> Result<Option<Coding>, Refusal> {
+    let others = |name, plain: &'static [u8]| {
+        let values = headers.get_all(name).into_iter();
+        let codings = values.flat_map(|value: &HeaderValue| value.as_bytes().split(|byte| *byte == b','));
+        let codings = codings.map(<[u8]>::trim_ascii);
+        codings.filter(move |coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(plain))
     };
-    let is_other = |coding: &[u8], plain: &[u8]| {
-        !coding.trim_ascii().is_empty() && !coding.trim_ascii().eq_ignore_ascii_case(plain)
-    };
-    codings(header::CONTENT_ENCODING).any(|coding| is_other(coding, b"identity"))
-        || codings(header::TRANSFER_ENCODING).any(|coding| is_other(coding, b"chunked"))
+    if others(header::TRANSFER_ENCODING, b"chunked").next().is_some() {
+        return Err(Refusal::Encoded);
+    }
+    let mut codings = others(header::CONTENT_ENCODING, b"identity");
+    let Some(first) = codings.next() else { return Ok(None) };
+    // Part of an encoded body cannot be decoded.
+    if codings.next().is_some() || status == StatusCode::PARTIAL_CONTENT {
+        return Err(Refusal::Encoded);
+    }
+    Coding::of(first).map(Some).ok_or(Refusal::Encoded)
 }
 
 /// A place below the upstream's base, as a path of the route; anything else is left as it is.
@@ -158,7 +193,7 @@ mod tests {
             ("https://a.example/base", "/other", "/other"),
         ] {
             let route = route(upstream, Auth::None);
-            let sent = reply_headers(&route, StatusCode::FOUND, &headers(&[("location", location)])).unwrap();
+            let sent = reply_headers(&route, &headers(&[("location", location)]));
             assert_eq!(sent["location"], wanted, "{upstream} {location}");
         }
     }
@@ -179,11 +214,11 @@ mod tests {
             ("x-hop", false),
         ] {
             let upstream = headers(&[("connection", "x-hop"), (name, "1")]);
-            let sent = reply_headers(&route, StatusCode::OK, &upstream).unwrap();
+            let sent = reply_headers(&route, &upstream);
             assert_eq!(sent.contains_key(name), passes, "{name}");
         }
         let both = headers(&[("content-length", "1"), ("transfer-encoding", "chunked")]);
-        assert!(reply_headers(&route, StatusCode::OK, &both).unwrap().is_empty());
+        assert!(reply_headers(&route, &both).is_empty());
     }
 
     #[test]
@@ -191,7 +226,7 @@ mod tests {
         let route = route("https://a.example", Auth::Bearer);
         let upstream =
             headers(&[("x-echo", "Bearer s3cret-token"), ("location", "/x?k=s3cret-token"), ("x-other", "token")]);
-        let sent = reply_headers(&route, StatusCode::OK, &upstream).unwrap();
+        let sent = reply_headers(&route, &upstream);
         assert_eq!(sent["x-echo"], "Bearer ************");
         assert_eq!(sent["location"], "/api/x?k=************");
         assert_eq!(sent["x-other"], "token");
@@ -200,25 +235,39 @@ mod tests {
     }
 
     #[test]
-    fn a_coded_reply_is_refused_where_a_credential_could_be_in_it() {
+    fn a_coded_reply_is_decoded_or_refused_where_a_credential_could_be_in_it() {
         for (name, value, wanted) in [
-            ("content-encoding", "identity", None),
-            ("content-encoding", "", None),
-            ("content-encoding", "gzip", Some(Refusal::Encoded)),
-            ("content-encoding", "identity, br", Some(Refusal::Encoded)),
-            ("transfer-encoding", "chunked", None),
-            ("transfer-encoding", "gzip, chunked", Some(Refusal::Encoded)),
+            ("content-encoding", "identity", Ok(None)),
+            ("content-encoding", "", Ok(None)),
+            ("content-encoding", "gzip", Ok(Some(Coding::Gzip))),
+            ("content-encoding", "identity, br", Ok(Some(Coding::Brotli))),
+            ("content-encoding", "gzip, br", Err(Refusal::Encoded)),
+            ("content-encoding", "compress", Err(Refusal::Encoded)),
+            ("transfer-encoding", "chunked", Ok(None)),
+            ("transfer-encoding", "gzip, chunked", Err(Refusal::Encoded)),
         ] {
-            let upstream = headers(&[(name, value)]);
-            assert_eq!(
-                reply_headers(&route("https://a.example", Auth::Bearer), StatusCode::OK, &upstream).err(),
-                wanted,
-                "{name}: {value}"
-            );
-            assert!(reply_headers(&route("https://a.example", Auth::None), StatusCode::OK, &upstream).is_ok());
+            let upstream = headers(&[(name, value), ("content-length", "5"), ("etag", "\"a\""), ("digest", "x")]);
+            let masked = reply_head(&route("https://a.example", Auth::Bearer), StatusCode::OK, &upstream);
+            assert_eq!(masked.as_ref().map(|head| head.coding).map_err(|refusal| *refusal), wanted, "{name}: {value}");
+            if let Ok(ReplyHead { headers, coding: Some(_) }) = masked {
+                assert_eq!(headers, self::headers(&[("etag", "W/\"a\"")]), "{value}");
+            }
+            let open = reply_head(&route("https://a.example", Auth::None), StatusCode::OK, &upstream).unwrap();
+            assert_eq!((open.coding, open.headers["etag"].to_str().unwrap()), (None, "\"a\""));
         }
+        let part = headers(&[("content-encoding", "gzip")]);
+        let refused = reply_head(&route("https://a.example", Auth::Bearer), StatusCode::PARTIAL_CONTENT, &part);
+        assert_eq!(refused.err(), Some(Refusal::Encoded));
         let switched =
-            reply_headers(&route("https://a.example", Auth::None), StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new());
+            reply_head(&route("https://a.example", Auth::None), StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new());
         assert_eq!(switched.err(), Some(Refusal::Upstream));
+    }
+
+    #[test]
+    fn announced_trailers_pass_without_those_that_do_not() {
+        let route = route("https://a.example", Auth::Bearer);
+        let sent = reply_headers(&route, &headers(&[("trailer", "X-Sum, Set-Cookie"), ("trailer", "grpc-status")]));
+        assert_eq!(sent, headers(&[("trailer", "X-Sum, grpc-status")]));
+        assert!(reply_headers(&route, &headers(&[("trailer", "set-cookie")])).is_empty());
     }
 }

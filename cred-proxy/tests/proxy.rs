@@ -307,9 +307,9 @@ fn a_masked_reply_keeps_its_length() {
 }
 
 #[test]
-fn a_compressed_reply_does_not_pass_with_a_credential() {
+fn a_reply_in_an_unknown_coding_does_not_pass_with_a_credential() {
     let upstream = Upstream::plain(|_, wire| {
-        write!(wire, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx")
+        write!(wire, "HTTP/1.1 200 OK\r\nContent-Encoding: compress\r\nContent-Length: 1\r\n\r\nx")
     });
     let mut open = route(&upstream.url());
     (open.path, open.auth, open.secret) = ("/open/".into(), Auth::None, None);

@@ -26,6 +26,8 @@ pub const SECRET: &str = "s3cret-t0ken/of+the=route";
 pub struct Seen {
     pub head: String,
     pub body: Vec<u8>,
+    /// Lines behind the last chunk.
+    pub trailers: Vec<String>,
 }
 
 impl Seen {
@@ -59,22 +61,8 @@ impl Upstream {
         name: &str,
         answer: impl Fn(&Seen, &mut dyn Wire) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![leaf.der().clone()],
-                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            )
-            .unwrap();
-        Self::start(Some(Arc::new(config)), ca.pem(), Arc::new(answer))
+        let (config, ca_pem) = tls_config(name);
+        Self::start(Some(Arc::new(config)), ca_pem, Arc::new(answer))
     }
 
     fn start(tls: Option<Arc<rustls::ServerConfig>>, ca_pem: String, answer: Arc<Answer>) -> Self {
@@ -112,6 +100,23 @@ impl Upstream {
     }
 }
 
+/// A certificate for `name`, and the CA that signed it as PEM.
+pub fn tls_config(name: &str) -> (rustls::ServerConfig, String) {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+        .unwrap();
+    (config, ca.pem())
+}
+
 /// Requests one after another until the other side or the answer ends the connection.
 fn serve(mut wire: impl Wire, answer: &Answer, record: &Mutex<Vec<Seen>>) {
     while let Some(seen) = read_message(&mut wire, false) {
@@ -125,15 +130,20 @@ fn serve(mut wire: impl Wire, answer: &Answer, record: &Mutex<Vec<Seen>>) {
 /// One whole message: a request, or a reply (whose body may also end with the connection).
 pub fn read_message(wire: &mut dyn Wire, is_reply: bool) -> Option<Seen> {
     let head = read_head(wire)?;
-    let mut seen = Seen { head, body: Vec::new() };
+    let mut seen = Seen { head, body: Vec::new(), trailers: Vec::new() };
     if seen.header("transfer-encoding").contains(&"chunked") {
         loop {
             let size = usize::from_str_radix(read_line(wire)?.trim(), 16).ok()?;
+            if size == 0 {
+                loop {
+                    match read_line(wire)?.trim_end() {
+                        "" => return Some(seen),
+                        line => seen.trailers.push(line.to_owned()),
+                    }
+                }
+            }
             let mut chunk = vec![0; size + 2];
             wire.read_exact(&mut chunk).ok()?;
-            if size == 0 {
-                return Some(seen);
-            }
             seen.body.extend_from_slice(&chunk[..size]);
         }
     }
