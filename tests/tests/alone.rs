@@ -8,11 +8,14 @@ use bottle_tests::world::role::line;
 use bottle_tests::world::{ApiConfig, Evidence, Expected, Names, World, canary};
 use launcher::engine::Engine as _;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+
+/// This machine, by a name that the container is given for it.
+const UPSTREAM: &str = "upstream.world.example";
 
 /// The README of the images.
 fn readme() -> String {
@@ -44,7 +47,7 @@ impl Drop for Container {
 struct Api {
     child: Child,
     _input: ChildStdin,
-    address: SocketAddr,
+    upstream: String,
     evidence: Receiver<Evidence>,
 }
 
@@ -68,8 +71,7 @@ impl Api {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         let Some(Evidence::Ready { listening }) = Evidence::parse(&first) else { panic!("not ready: {first}") };
-        let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge"]).ok().stdout;
-        let address = SocketAddr::new(gateway.trim().parse().unwrap(), listening["http"][0].port());
+        let upstream = format!("{UPSTREAM}:{}", listening["http"][0].port());
         let (tell, evidence) = channel();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -79,7 +81,7 @@ impl Api {
                 }
             }
         });
-        Self { child, _input: input, address, evidence }
+        Self { child, _input: input, upstream, evidence }
     }
 }
 
@@ -100,16 +102,19 @@ fn run(folder: &Path, name: &str, more: &str) -> (Container, Output) {
     let command = block("sh");
     assert!(command.starts_with("docker run ") && !command.contains('\n'), "{command}");
     let command = command
-        .replace("--name cred-proxy", &format!("--name {name} --label dev.bottle.test=alone {more}"))
+        .replace(
+            "--name cred-proxy",
+            &format!("--name {name} --label dev.bottle.test=alone --add-host {UPSTREAM}:host-gateway {more}"),
+        )
         .replace("127.0.0.1:9099:9099", "127.0.0.1::9099");
     let output = Command::new("sh").arg("-c").arg(command).current_dir(folder).output().unwrap().into();
     (Container(name.to_owned()), output)
 }
 
 /// The configuration of the README, with its route leading to the world; then what a test changes in it.
-fn write(folder: &Path, upstream: SocketAddr, change: impl FnOnce(String) -> String) {
+fn write(folder: &Path, upstream: &str, change: impl FnOnce(String) -> String) {
     let config = block("json").replace("https://api.anthropic.com", &format!("http://{upstream}"));
-    assert!(config.contains(&upstream.to_string()), "{config}");
+    assert!(config.contains(upstream), "{config}");
     std::fs::write(folder.join("cred-proxy.json"), change(config)).unwrap();
     for path in ["", "cred-proxy.json"] {
         // The container's user is none of this machine.
@@ -149,7 +154,7 @@ fn the_readmes_command_serves_a_file_with_a_secret_from_a_file_or_the_environmen
     let (credential, folder) = (canary(), tempfile::tempdir().unwrap());
     let api = Api::start(&credential);
 
-    write(folder.path(), api.address, |config| config);
+    write(folder.path(), &api.upstream, |config| config);
     secret(folder.path(), &format!("{credential}\n"));
     let name = unique("file");
     let (_guard, started) = run(folder.path(), &name, "");
@@ -179,7 +184,7 @@ fn the_readmes_command_serves_a_file_with_a_secret_from_a_file_or_the_environmen
     wait_until("and the old one again", || ask(&name, "/anthropic/v1/messages").stdout.ends_with("200").then_some(()));
 
     let name = unique("env");
-    write(folder.path(), api.address, |config| {
+    write(folder.path(), &api.upstream, |config| {
         config.replace(r#"{"file": "/run/secrets/anthropic"}"#, r#"{"env": "ANTHROPIC_API_KEY"}"#)
     });
     let (_guard, started) = run(folder.path(), &name, &format!("--env ANTHROPIC_API_KEY={credential}"));
@@ -196,7 +201,7 @@ fn a_configuration_that_is_wrong_is_refused_with_its_reason() {
     let Some(site) = Site::new() else { return };
     image(&site);
     let folder = tempfile::tempdir().unwrap();
-    let nowhere: SocketAddr = "192.0.2.1:80".parse().unwrap();
+    let nowhere = "192.0.2.1:80";
     secret(folder.path(), "key-of-nobody-1f7c");
     type Change = fn(String) -> String;
     let changes: [(&str, Change, &str); 6] = [
