@@ -235,3 +235,39 @@ fn a_configuration_that_is_wrong_is_refused_with_its_reason() {
     started.ok();
     wait_until("it is ready", || docker(&["logs", &name]).stdout.contains("\"ready\"").then_some(()));
 }
+
+#[test]
+fn requests_beyond_the_limit_are_refused_and_the_next_good_one_works() {
+    let Some(site) = Site::new() else { return };
+    image(&site);
+    let (credential, folder) = (canary(), tempfile::tempdir().unwrap());
+    let api = Api::start(&credential);
+    secret(folder.path(), &credential);
+    write(folder.path(), &api.upstream, |config| {
+        config
+            .replace("POST /v1/messages", "POST /v1/**")
+            .replace("{\n  \"listen\"", "{\n  \"limits\": {\"requests\": 2},\n  \"listen\"")
+    });
+    let name = unique("limit");
+    let (_guard, started) = run(folder.path(), &name, "");
+    started.ok();
+    assert!(ask(&name, "/anthropic/v1/messages").stdout.ends_with("200"), "{:#?}", docker(&["logs", &name]));
+    api.evidence.recv().unwrap();
+    std::thread::scope(|scope| {
+        let slow: Vec<_> = (0..2).map(|_| scope.spawn(|| ask(&name, "/anthropic/v1/slow?ms=8000"))).collect();
+        for _ in 0..2 {
+            api.evidence.recv().unwrap();
+        }
+        let place = docker(&["port", &name, "9099/tcp"]).ok().stdout;
+        let url = format!("http://{}/anthropic/v1/messages", place.lines().next().unwrap_or_default());
+        let asked =
+            Command::new("curl").args(["-q", "-sS", "-i", "--noproxy", "*", "-d", "{}", &url]).output().unwrap();
+        let refused = String::from_utf8_lossy(&asked.stdout).into_owned();
+        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("cred-proxy: "), "{refused}");
+        // Those that were let in are answered all the same.
+        assert!(slow.into_iter().all(|s| s.join().unwrap().stdout.ends_with("200")));
+    });
+    assert!(ask(&name, "/anthropic/v1/messages").stdout.ends_with("200"));
+    let log = docker(&["logs", &name]).stdout;
+    assert!(log.contains("\"status\":503"), "{log}");
+}

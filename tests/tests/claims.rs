@@ -13,6 +13,7 @@ mod claims {
     pub mod lease;
 
     mod credential_floods;
+    mod credential_framing;
     mod credential_masking;
     mod credential_replies;
     mod credential_requests;

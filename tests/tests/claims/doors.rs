@@ -151,6 +151,39 @@ pub fn send(bottle: &Bottle<'_>, requests: &[String]) -> Vec<String> {
     replies.into_iter().map(|reply| reply["reply"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
+/// A request that ends its connection; `more` are further header lines, each with its end.
+pub fn get(target: &str, more: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: cred-proxy:9099\r\nConnection: close\r\n{more}\r\n")
+}
+
+/// A request with a body as it stands, its framing among the headers.
+pub fn post(target: &str, more: &str, body: &str) -> String {
+    format!("POST {target} HTTP/1.1\r\nHost: cred-proxy:9099\r\n{more}\r\n{body}")
+}
+
+/// Sends each and panics unless it is refused, as a client sees it, and nothing with `mark` has arrived.
+#[track_caller]
+pub fn refused(doors: &Lease, mark: &str, requests: &[String], wanted: &[u16]) {
+    for (request, reply) in requests.iter().zip(doors.send(requests)) {
+        let of = status(&reply);
+        assert!(wanted.contains(&of), "{request:?} gave {of}: {reply}");
+        assert_eq!(reply.matches("HTTP/1.1 ").count(), 1, "one answer to {request:?}: {reply}");
+    }
+    let seen = doors.seen_with("api", mark);
+    assert!(seen.is_empty(), "arrived: {seen:#?}");
+}
+
+/// The allowed neighbour: each is answered 200 and arrives.
+#[track_caller]
+pub fn passes(doors: &Lease, mark: &str, requests: &[String]) -> Vec<Evidence> {
+    for (request, reply) in requests.iter().zip(doors.send(requests)) {
+        assert_eq!(status(&reply), 200, "{request:?}: {reply}");
+    }
+    let seen = doors.seen_with("api", mark);
+    assert_eq!(seen.len(), requests.len(), "{seen:#?}");
+    seen
+}
+
 /// The status of a raw reply; 0 where there was none.
 pub fn status(reply: &str) -> u16 {
     reply.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or(0)
