@@ -1,7 +1,7 @@
 //! Where does a request end? Whatever two readers could see in two ways is refused, so that nothing is smuggled past a
 //! route's permissions, and the next good request works.
 
-use super::doors::{Lease, PROXY, get, passes, post, refused, status};
+use super::doors::{Lease, PROXY, get, passes, post, refused};
 use super::ground::{answers, curl, tag};
 use bottle_tests::world::Evidence;
 
