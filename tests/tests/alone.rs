@@ -135,6 +135,11 @@ fn unique(what: &str) -> String {
     format!("alone-{what}-{}", std::process::id())
 }
 
+/// Waits until a container says that it listens; before that, the engine's own forwarder takes connections and drops them.
+fn ready(container: &str) {
+    wait_until("it is ready", || docker(&["logs", container]).stdout.contains("\"ready\"").then_some(()));
+}
+
 /// Asks the running container; gives the status and the reply.
 fn ask(container: &str, path: &str) -> Output {
     let place = docker(&["port", container, "9099/tcp"]).ok().stdout;
@@ -159,6 +164,7 @@ fn the_readmes_command_serves_a_file_with_a_secret_from_a_file_or_the_environmen
     let name = unique("file");
     let (_guard, started) = run(folder.path(), &name, "");
     started.ok();
+    ready(&name);
     let good = ask(&name, "/anthropic/v1/messages");
     assert!(
         good.stdout.ends_with("200") && good.stdout.contains("assistant"),
@@ -189,6 +195,7 @@ fn the_readmes_command_serves_a_file_with_a_secret_from_a_file_or_the_environmen
     });
     let (_guard, started) = run(folder.path(), &name, &format!("--env ANTHROPIC_API_KEY={credential}"));
     started.ok();
+    ready(&name);
     assert!(ask(&name, "/anthropic/v1/messages").stdout.ends_with("200"), "{:#?}", docker(&["logs", &name]));
     let ended = docker(&["stop", "--time", "20", &name]);
     assert_eq!(ended.status, 0);
@@ -233,7 +240,7 @@ fn a_configuration_that_is_wrong_is_refused_with_its_reason() {
     let name = unique("right");
     let (_guard, started) = run(folder.path(), &name, "");
     started.ok();
-    wait_until("it is ready", || docker(&["logs", &name]).stdout.contains("\"ready\"").then_some(()));
+    ready(&name);
 }
 
 #[test]
@@ -251,6 +258,7 @@ fn requests_beyond_the_limit_are_refused_and_the_next_good_one_works() {
     let name = unique("limit");
     let (_guard, started) = run(folder.path(), &name, "");
     started.ok();
+    ready(&name);
     assert!(ask(&name, "/anthropic/v1/messages").stdout.ends_with("200"), "{:#?}", docker(&["logs", &name]));
     api.evidence.recv().unwrap();
     std::thread::scope(|scope| {
