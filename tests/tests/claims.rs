@@ -8,8 +8,15 @@
 
 mod claims {
     pub mod docker;
+    pub mod doors;
     pub mod ground;
+    pub mod lease;
 
+    mod credential_floods;
+    mod credential_framing;
+    mod credential_masking;
+    mod credential_replies;
+    mod credential_requests;
     mod credentials;
     mod egress;
     mod egress_network;

@@ -114,7 +114,10 @@ impl<'a> World<'a> {
     pub fn route_yaml(&self, path: &str, upstream: &str, (scheme, credential): (&str, &str), more: &[&str]) -> String {
         let mut yaml = format!("    - path: {path}\n      upstream: {upstream}\n      auth_scheme: {scheme}\n");
         if scheme != "none" {
-            let token = self.site.path(&format!("config/token{}", path.replace('/', "-")));
+            // Two bottles of a site may have a route of one path, with different credentials.
+            static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+            let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let token = self.site.path(&format!("config/token-{number}"));
             std::fs::write(&token, credential).expect("the token can be written");
             yaml.push_str(&format!("      token_ref: {{file: {}}}\n", token.display()));
         }

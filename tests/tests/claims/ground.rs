@@ -4,14 +4,13 @@
 //! wildcard, passthrough, private hosts, the agent's own credentials. Both stay up while any claim holds a [`Lease`].
 
 use super::docker::{Plain, addresses};
+use super::lease::{Held, Shared};
 use bottle_tests::harness::{Bottle, Output, Site, World, wait_until};
 use bottle_tests::world::Evidence;
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The host on both allowlists.
 pub const ALLOWED: &str = "files.world.example";
@@ -25,8 +24,6 @@ pub const REBINDING: &str = "rebinding.private.example";
 pub const TRUSTED: &str = "trusted.private.example";
 /// The value of a literal variable of `a`.
 pub const LITERAL: &str = "literal-value-5b1e";
-/// How long the bottles wait for the next claim. A wrong guess costs a launch, never a result.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// The two bottles and their world.
 pub struct Ground {
@@ -52,7 +49,7 @@ pub struct Ground {
 }
 
 /// The site is never dropped, since others borrow from it; its folder goes all the same.
-struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
@@ -76,7 +73,7 @@ impl Drop for Ground {
 }
 
 impl Ground {
-    fn make() -> Option<Self> {
+    fn start() -> Option<Self> {
         let site: &'static Site = Box::leak(Box::new(Site::new()?));
         let world = World::start(site);
         // Names of their own: the ground before this one may still be going.
@@ -190,47 +187,19 @@ impl Ground {
     }
 }
 
-/// A claim's part of the ground. It stays as long as one of these lives.
-pub struct Lease(Arc<Ground>);
+impl Shared for Ground {
+    fn make() -> Option<Self> {
+        Self::start()
+    }
 
-type Held = (Option<Arc<Ground>>, usize);
-
-static HELD: Mutex<Held> = Mutex::new((None, 0));
-static TAKEN: Condvar = Condvar::new();
-
-impl Lease {
-    /// Takes part; `None` where no engine answers, which is said aloud.
-    pub fn take() -> Option<Self> {
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.0.is_none() {
-            held.0 = Some(Arc::new(Ground::make()?));
-        }
-        held.1 += 1;
-        TAKEN.notify_all();
-        held.0.clone().map(Self)
+    fn held() -> &'static Held<Self> {
+        static HELD: Held<Ground> = Held::new();
+        &HELD
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        held.1 -= 1;
-        let nobody = |held: &mut Held| held.1 == 0;
-        let (mut held, _) = TAKEN.wait_timeout_while(held, LINGER, nobody).unwrap_or_else(PoisonError::into_inner);
-        if held.1 == 0 {
-            // Whoever comes now makes new ones. The last reference is this lease's own.
-            held.0 = None;
-        }
-    }
-}
-
-impl Deref for Lease {
-    type Target = Ground;
-
-    fn deref(&self) -> &Ground {
-        &self.0
-    }
-}
+/// A claim's part of the ground.
+pub type Lease = super::lease::Lease<Ground>;
 
 /// A word that nothing else on this machine says.
 pub fn tag(what: &str) -> String {

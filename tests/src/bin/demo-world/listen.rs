@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 /// Connections a role holds at once; further ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_MAX: usize = 2048;
 
 /// What is bound so far, for the `ready` line.
 #[derive(Debug, Default)]

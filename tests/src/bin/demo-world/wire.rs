@@ -10,6 +10,8 @@
 use crate::forms::{self, Form};
 use crate::reply::MARK;
 use crate::witness::Witness;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bottle_tests::world::{Evidence, evidence};
 use bytes::BytesMut;
 use futures_util::{SinkExt, StreamExt};
@@ -67,7 +69,7 @@ pub async fn talk(mut stream: Stream, peer: SocketAddr, sni: &str, witness: Witn
         };
         let kind = asked.path.strip_prefix("/v1/").unwrap_or_default();
         if kind == "ws" {
-            return echo_frames(stream, &asked).await;
+            return echo_frames(stream, &asked, &credential).await;
         }
         let answered = answer(&mut stream, kind, &asked, &credential).await;
         if answered.is_err() {
@@ -87,7 +89,12 @@ async fn answer(stream: &mut Stream, kind: &str, asked: &Asked, credential: &str
         "sse" => events(stream, asked).await,
         "big" => long(stream, asked).await,
         "slow" => {
-            tokio::time::sleep(Duration::from_millis(asked.number("ms", 1000).min(WAIT_MS_MAX))).await;
+            let wait = tokio::time::sleep(Duration::from_millis(asked.number("ms", 1000).min(WAIT_MS_MAX)));
+            tokio::select! {
+                () = wait => {}
+                // Nobody waits for it any more.
+                gone = gone(stream) => return gone,
+            }
             put(stream, &whole("200 OK", "late\n")).await?;
             Ok(Next::Keep)
         }
@@ -239,10 +246,10 @@ async fn upgrade(stream: &mut Stream, asked: &Asked) -> io::Result<Next> {
 }
 
 /// A WebSocket (RFC 6455) that sends every message back.
-async fn echo_frames(mut stream: Stream, asked: &Asked) {
+async fn echo_frames(mut stream: Stream, asked: &Asked, credential: &str) {
     let key = derive_accept_key(asked.text_of("sec-websocket-key").as_bytes());
     let head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {key}\r\n\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {key}\r\nX-Echo: {credential}\r\n\r\n"
     );
     if put(&mut stream, &head).await.is_err() {
         return;
@@ -405,13 +412,15 @@ impl Asked {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// What was shown as a credential, without its scheme.
+    /// What was shown as a credential, without its scheme; `user:password` of Basic (RFC 7617).
     fn credential(&self) -> Option<String> {
         let value = self.headers.get("authorization").or_else(|| self.headers.get("x-api-key"))?;
+        if let Some(encoded) = value.strip_prefix("Basic ") {
+            let decoded = STANDARD.decode(encoded).unwrap_or_default();
+            return Some(String::from_utf8_lossy(&decoded).into_owned());
+        }
         let bare = match value.split_once(' ') {
-            Some((scheme, bare)) if ["bearer", "token", "basic"].contains(&scheme.to_ascii_lowercase().as_str()) => {
-                bare
-            }
+            Some((scheme, bare)) if ["bearer", "token"].contains(&scheme.to_ascii_lowercase().as_str()) => bare,
             _ => value,
         };
         Some(bare.to_owned())

@@ -4,7 +4,6 @@
 use super::load::Target;
 use crate::interrupt::apart;
 use std::fs::File;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -42,25 +41,21 @@ impl CredProxy {
     pub fn start(program: &Path, upstream: SocketAddr, folder: &Path) -> Result<Self, String> {
         let address = free_address()?;
         let route = |path: &str, rest: &str| {
-            format!(
-                r#"{{"path":"{path}","upstream":"http://{upstream}","inspected":false,"allow":["GET /**"],{rest}}}"#
-            )
+            format!(r#"{{"path":"{path}","upstream":"http://{upstream}","allow":["GET /**"],{rest}}}"#)
         };
-        let routes =
-            [route("/masked/", r#""auth":"bearer","secret":"key""#), route("/bare/", r#""auth":"none","secret":null"#)];
-        let config = format!(
-            r#"{{"command":"configure","config":{{"listen":"{address}","proxy":null,"routes":[{}]}},"secrets":{{"key":"{KEY}"}}}}"#,
-            routes.join(",")
-        );
+        let routes = [route("/masked/", r#""auth":"bearer","secret":"key""#), route("/bare/", r#""auth":"none""#)];
+        let config = folder.join("cred-proxy.json");
+        let text =
+            format!(r#"{{"listen":"{address}","routes":[{}],"secrets":{{"key":{{"file":"key"}}}}}}"#, routes.join(","));
+        let written = std::fs::write(&config, text).and_then(|()| std::fs::write(folder.join("key"), KEY));
+        written.map_err(|e| format!("no configuration for cred-proxy: {e}"))?;
         let log = File::create(folder.join("cred-proxy.log")).map_err(|e| format!("no log: {e}"))?;
         let mut command = Command::new(program);
-        apart(command.stdin(Stdio::piped()).stdout(log).stderr(Stdio::inherit()));
+        command.arg("--config").arg(&config);
+        apart(command.stdin(Stdio::null()).stdout(log).stderr(Stdio::inherit()));
         let began = Instant::now();
         let child = command.spawn().map_err(|e| format!("{} cannot be run: {e}", program.display()))?;
-        let mut running = Running(child);
-        let mut input = running.0.stdin.take().ok_or("it has no input")?;
-        writeln!(input, "{config}").map_err(|e| format!("cred-proxy takes no configuration: {e}"))?;
-        running.0.stdin = Some(input);
+        let running = Running(child);
         listens(address, "cred-proxy")?;
         let ready = began.elapsed();
         let target = |prefix| Target { address, prefix };
