@@ -7,7 +7,7 @@
 use cred_proxy::Secret;
 use cred_proxy::config::{Auth, Config, Event, Route, configure_line};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -263,6 +263,8 @@ pub struct Sidecar {
     child: Child,
     input: Option<ChildStdin>,
     events: Receiver<Event>,
+    /// Requests that were logged before the answer to a command, and that nobody has asked for.
+    earlier: Mutex<VecDeque<Event>>,
     pub listen: SocketAddr,
     /// All it has written.
     pub output: Arc<Mutex<String>>,
@@ -290,7 +292,7 @@ impl Sidecar {
             }
         });
         let input = child.stdin.take();
-        Self { child, input, events, listen: free_address(), output }
+        Self { child, input, events, earlier: Mutex::default(), listen: free_address(), output }
     }
 
     /// Configured and listening.
@@ -317,7 +319,7 @@ impl Sidecar {
         self.send(&configure_line(&config, secrets).unwrap());
         loop {
             match self.event() {
-                Event::Request { .. } => {}
+                request @ Event::Request { .. } => self.earlier.lock().unwrap().push_back(request),
                 answer => return answer,
             }
         }
@@ -333,7 +335,9 @@ impl Sidecar {
 
     /// The next request's log line: route, path, status, bytes, credential, reason.
     pub fn logged(&self) -> (String, String, u16, u64, bool, Option<String>) {
-        match self.event() {
+        let earlier = self.earlier.lock().unwrap().pop_front();
+        let event = earlier.unwrap_or_else(|| self.event());
+        match event {
             Event::Request { route, path, status, bytes, credential, reason, .. } => {
                 (route, path, status, bytes, credential, reason)
             }
