@@ -61,7 +61,7 @@ type Answered = (Response<Incoming>, Option<Lease>);
 pub async fn answer(server: &Server, request: Request<Incoming>) -> Response<Reply> {
     let mut entry = Entry::new(server.log.clone(), request.method().as_str(), request.uri().path());
     match pass(server, request, &mut entry).await {
-        Ok((passage, on_upgrade, answered)) => finish(passage, on_upgrade, answered, entry),
+        Ok((passage, on_upgrade, answered)) => finish(passage, on_upgrade, answered, entry).await,
         Err(setback) => refuse(setback, entry),
     }
 }
@@ -102,7 +102,7 @@ async fn pass(
     if answered.0.status() != StatusCode::UNAUTHORIZED {
         return Ok((passage, on_upgrade, answered));
     }
-    let answered = match passage.renew(server).await? {
+    let answered = match Box::pin(passage.renew(server)).await? {
         Some(upload) => {
             drop(answered);
             passage.send(upload).await?
@@ -122,7 +122,7 @@ impl Passage {
         let exchange = async {
             match upgrade {
                 Upgrade::None => origin.send(request).await.map(|(response, lease)| (response, Some(lease))),
-                Upgrade::WebSocket => origin.send_upgrade(request).await.map(|response| (response, None)),
+                Upgrade::WebSocket => Box::pin(origin.send_upgrade(request)).await.map(|response| (response, None)),
             }
         };
         tokio::select! {
@@ -192,7 +192,7 @@ impl Passage {
 }
 
 /// From the upstream's answer to what the agent gets.
-fn finish(
+async fn finish(
     passage: Passage,
     on_upgrade: OnUpgrade,
     (mut response, lease): Answered,
@@ -225,7 +225,7 @@ fn finish(
     };
     entry.answered(head.status);
     let stream = Stream::new(body, route, lease, sent, entry).decoded(coding).idle(idle).cut_by(cut);
-    let mut reply = Response::new(Reply::Stream(Box::new(stream)));
+    let mut reply = Response::new(Reply::Stream(Box::new(stream.begun().await)));
     *reply.status_mut() = head.status;
     *reply.headers_mut() = headers;
     reply
