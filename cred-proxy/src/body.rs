@@ -69,6 +69,8 @@ pub struct Stream {
     ended: bool,
     /// What was there when the head was sent on.
     first: Option<Result<Frame<Bytes>, BodyError>>,
+    /// Why it ends too early, to be told next.
+    broken: Option<BodyError>,
     lease: Option<Lease>,
     sent: Arc<Progress>,
     entry: Entry,
@@ -87,6 +89,7 @@ impl Stream {
             trailers: None,
             ended: false,
             first: None,
+            broken: None,
             lease,
             sent,
             entry,
@@ -246,13 +249,22 @@ impl Body for Reply {
             })),
             Self::Upgraded => Poll::Ready(None),
             Self::Stream(stream) => {
-                let frame = ready!(stream.poll_next(cx));
-                match &frame {
-                    Some(Ok(frame)) => stream.entry.sent(frame.data_ref().map_or(0, Bytes::len)),
-                    Some(Err(error)) => stream.entry.failed(|| crate::log::chain(error)),
-                    None => {}
+                if let Some(error) = stream.broken.take() {
+                    return Poll::Ready(Some(Err(error)));
                 }
-                Poll::Ready(frame)
+                let frame = ready!(stream.poll_next(cx)).transpose();
+                let frame = match frame {
+                    Ok(frame) => frame,
+                    Err(error) => {
+                        stream.entry.failed(|| crate::log::chain(&error));
+                        // The library would drop what it has not written yet, be it the head: a turn for that first.
+                        stream.broken = Some(error);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                };
+                stream.entry.sent(frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len));
+                Poll::Ready(frame.map(Ok))
             }
         }
     }

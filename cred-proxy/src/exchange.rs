@@ -21,6 +21,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,12 +120,13 @@ impl Passage {
         };
         let request = self.request(&origin, upload)?;
         let (sent, upgrade, limit) = (self.sent.clone(), self.upgrade, self.live.limits.reply);
-        let exchange = async {
+        // Pinned here, once: each function that takes a future by value has it twice.
+        let exchange = pin!(async {
             match upgrade {
                 Upgrade::None => origin.send(request).await.map(|(response, lease)| (response, Some(lease))),
                 Upgrade::WebSocket => Box::pin(origin.send_upgrade(request)).await.map(|response| (response, None)),
             }
-        };
+        });
         tokio::select! {
             biased;
             () = poll_fn(|cx| self.cut.poll_cut(cx)) => Err(Failure::Cut.into()),
@@ -235,9 +237,8 @@ async fn finish(
 async fn within_reply_limit<T>(
     limit: Duration,
     sent: &Progress,
-    reply: impl Future<Output = Result<T, Failure>>,
+    mut reply: Pin<&mut impl Future<Output = Result<T, Failure>>>,
 ) -> Result<T, Failure> {
-    let mut reply = std::pin::pin!(reply);
     loop {
         let last = sent.last();
         match tokio::time::timeout_at((last + limit).into(), &mut reply).await {

@@ -23,6 +23,7 @@ use std::task::Context;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// HTTP/1.1 connections that one thread keeps for one origin.
@@ -191,7 +192,7 @@ impl Origin {
                 },
             }
         }
-        let way = Box::pin(self.within_connect(self.open())).await?;
+        let way = self.within_connect(self.open()).await?;
         self.try_on(way, request).await.map_err(|error| self.broke_off(error.into_error(), &progress))
     }
 
@@ -207,7 +208,8 @@ impl Origin {
 
     async fn within_connect<T>(&self, connecting: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let time = |_| Failure::ConnectTime(self.name.authority.clone(), self.limits.connect);
-        tokio::time::timeout(self.limits.connect, connecting).await.map_err(time)?
+        // Rare, and large beside everything else that a request needs: it must not be a part of each.
+        tokio::time::timeout(self.limits.connect, Box::pin(connecting)).await.map_err(time)?
     }
 
     async fn try_on(
@@ -299,8 +301,12 @@ impl Origin {
             (Some(proxy), Scheme::Https) => tunnel::through(proxy, target).await?,
         };
         let (Some(connector), Some(tls)) = (connector, &self.tls) else { return self.speak_one(stream).await };
+        Box::pin(self.shake(connector, tls, stream)).await
+    }
+
+    async fn shake(&self, connector: &TlsConnector, tls: &Tls, stream: TcpStream) -> Result<Way, Failure> {
         let shaken = connector.connect(tls.server.clone(), stream).await;
-        let stream = shaken.map_err(|error| Failure::Tls(target.clone(), error))?;
+        let stream = shaken.map_err(|error| Failure::Tls(self.name.authority.clone(), error))?;
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => self.speak_two(stream).await,
             _ => self.speak_one(stream).await,
