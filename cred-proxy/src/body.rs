@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -66,6 +67,10 @@ pub struct Stream {
     cut: Cut,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// What was there when the head was sent on.
+    first: Option<Result<Frame<Bytes>, BodyError>>,
+    /// Why it ends too early, to be told next.
+    broken: Option<BodyError>,
     lease: Option<Lease>,
     sent: Arc<Progress>,
     entry: Entry,
@@ -83,6 +88,8 @@ impl Stream {
             cut: Cut::never(),
             trailers: None,
             ended: false,
+            first: None,
+            broken: None,
             lease,
             sent,
             entry,
@@ -107,7 +114,32 @@ impl Stream {
         self
     }
 
+    /// Takes what is there already, without waiting: so that it goes out together with the head.
+    pub async fn begun(mut self) -> Self {
+        poll_fn(|cx| {
+            if let Poll::Ready(Some(first)) = self.poll_next(cx) {
+                self.first = Some(first);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        self
+    }
+
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Asked twice: the connection reads no body that nobody has asked for.
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        let Some(lease) = &mut self.lease else { return Poll::Pending };
+        lease.poll_wire(cx);
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
         loop {
             if self.cut.is_cut() {
                 return Poll::Ready(Some(Err(BodyError::Cut)));
@@ -118,7 +150,7 @@ impl Stream {
             if self.ended {
                 return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
             }
-            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            let frame = match self.poll_upstream(cx) {
                 Poll::Ready(Some(frame)) => Some(frame.map_err(BodyError::Broken)?),
                 Poll::Ready(None) => None,
                 Poll::Pending => {
@@ -217,13 +249,22 @@ impl Body for Reply {
             })),
             Self::Upgraded => Poll::Ready(None),
             Self::Stream(stream) => {
-                let frame = ready!(stream.poll_next(cx));
-                match &frame {
-                    Some(Ok(frame)) => stream.entry.sent(frame.data_ref().map_or(0, Bytes::len)),
-                    Some(Err(error)) => stream.entry.failed(|| crate::log::chain(error)),
-                    None => {}
+                if let Some(error) = stream.broken.take() {
+                    return Poll::Ready(Some(Err(error)));
                 }
-                Poll::Ready(frame)
+                let frame = ready!(stream.poll_next(cx)).transpose();
+                let frame = match frame {
+                    Ok(frame) => frame,
+                    Err(error) => {
+                        stream.entry.failed(|| crate::log::chain(&error));
+                        // The library would drop what it has not written yet, be it the head: a turn for that first.
+                        stream.broken = Some(error);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                };
+                stream.entry.sent(frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len));
+                Poll::Ready(frame.map(Ok))
             }
         }
     }
@@ -234,7 +275,7 @@ impl Body for Reply {
             Self::Upgraded => true,
             Self::Stream(stream) => {
                 let holds = stream.mask.as_ref().is_some_and(|mask| mask.held_bytes() > 0);
-                let more = holds || stream.decoder.is_some() || stream.trailers.is_some();
+                let more = stream.first.is_some() || holds || stream.decoder.is_some() || stream.trailers.is_some();
                 !more && (stream.ended || stream.body.is_end_stream())
             }
         }
@@ -245,7 +286,8 @@ impl Body for Reply {
             Self::Fixed { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
             Self::Upgraded => SizeHint::with_exact(0),
             Self::Stream(stream) => {
-                let held = stream.mask.as_ref().map_or(0, Mask::held_bytes) as u64;
+                let first = stream.first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref());
+                let held = (first.map_or(0, Bytes::len) + stream.mask.as_ref().map_or(0, Mask::held_bytes)) as u64;
                 match stream.body.size_hint().exact() {
                     Some(left) if stream.decoder.is_none() => SizeHint::with_exact(left + held),
                     _ => SizeHint::default(),

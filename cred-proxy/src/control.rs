@@ -46,15 +46,15 @@ pub async fn run() -> io::Result<ExitCode> {
         };
         match heard {
             Heard::Configure(config, secrets) => match sidecar.configure(&config, &secrets).await {
-                Ok(event) => log.event(event),
-                Err(Setback::Refused(reason)) => log.event(Event::Refused { reason }),
+                Ok(event) => log.event(&event),
+                Err(Setback::Refused(reason)) => log.event(&Event::Refused { reason }),
                 Err(Setback::CannotListen(reason)) => {
-                    log.event(Event::Refused { reason });
+                    log.event(&Event::Refused { reason });
                     break ExitCode::FAILURE;
                 }
             },
             Heard::Unchanged(secret) => sidecar.unchanged(&secret),
-            Heard::Unreadable(reason) => log.event(Event::Refused { reason }),
+            Heard::Unreadable(reason) => log.event(&Event::Refused { reason }),
             Heard::InputEnded => break ExitCode::SUCCESS,
             Heard::OutputClosed => break ExitCode::FAILURE,
         }

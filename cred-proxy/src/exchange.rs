@@ -21,6 +21,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ type Answered = (Response<Incoming>, Option<Lease>);
 pub async fn answer(server: &Server, request: Request<Incoming>) -> Response<Reply> {
     let mut entry = Entry::new(server.log.clone(), request.method().as_str(), request.uri().path());
     match pass(server, request, &mut entry).await {
-        Ok((passage, on_upgrade, answered)) => finish(passage, on_upgrade, answered, entry),
+        Ok((passage, on_upgrade, answered)) => finish(passage, on_upgrade, answered, entry).await,
         Err(setback) => refuse(setback, entry),
     }
 }
@@ -102,7 +103,7 @@ async fn pass(
     if answered.0.status() != StatusCode::UNAUTHORIZED {
         return Ok((passage, on_upgrade, answered));
     }
-    let answered = match passage.renew(server).await? {
+    let answered = match Box::pin(passage.renew(server)).await? {
         Some(upload) => {
             drop(answered);
             passage.send(upload).await?
@@ -119,12 +120,13 @@ impl Passage {
         };
         let request = self.request(&origin, upload)?;
         let (sent, upgrade, limit) = (self.sent.clone(), self.upgrade, self.live.limits.reply);
-        let exchange = async {
+        // Pinned here, once: each function that takes a future by value has it twice.
+        let exchange = pin!(async {
             match upgrade {
                 Upgrade::None => origin.send(request).await.map(|(response, lease)| (response, Some(lease))),
-                Upgrade::WebSocket => origin.send_upgrade(request).await.map(|response| (response, None)),
+                Upgrade::WebSocket => Box::pin(origin.send_upgrade(request)).await.map(|response| (response, None)),
             }
-        };
+        });
         tokio::select! {
             biased;
             () = poll_fn(|cx| self.cut.poll_cut(cx)) => Err(Failure::Cut.into()),
@@ -192,7 +194,7 @@ impl Passage {
 }
 
 /// From the upstream's answer to what the agent gets.
-fn finish(
+async fn finish(
     passage: Passage,
     on_upgrade: OnUpgrade,
     (mut response, lease): Answered,
@@ -225,7 +227,7 @@ fn finish(
     };
     entry.answered(head.status);
     let stream = Stream::new(body, route, lease, sent, entry).decoded(coding).idle(idle).cut_by(cut);
-    let mut reply = Response::new(Reply::Stream(Box::new(stream)));
+    let mut reply = Response::new(Reply::Stream(Box::new(stream.begun().await)));
     *reply.status_mut() = head.status;
     *reply.headers_mut() = headers;
     reply
@@ -235,9 +237,8 @@ fn finish(
 async fn within_reply_limit<T>(
     limit: Duration,
     sent: &Progress,
-    reply: impl Future<Output = Result<T, Failure>>,
+    mut reply: Pin<&mut impl Future<Output = Result<T, Failure>>>,
 ) -> Result<T, Failure> {
-    let mut reply = std::pin::pin!(reply);
     loop {
         let last = sent.last();
         match tokio::time::timeout_at((last + limit).into(), &mut reply).await {

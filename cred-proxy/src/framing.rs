@@ -16,6 +16,9 @@ pub enum Doubt {
     /// The first line is not `METHOD target HTTP/1.x`.
     #[error("the first line is not a request line")]
     RequestLine,
+    /// The target has a fragment, which is no part of it (RFC 9112, 3.2) and would be dropped silently.
+    #[error("the target has a fragment")]
+    Fragment,
     /// A line that continues the one before.
     #[error("a header line is folded")]
     Folded,
@@ -113,8 +116,11 @@ impl Framing {
                     }
                 }
                 State::Head | State::ChunkSize | State::ChunkEnd | State::Trailer => {
-                    self.take(bytes[at]).map_err(|doubt| (at, doubt))?;
-                    at += 1;
+                    at += self.take_plain(&bytes[at..]);
+                    if let Some(byte) = bytes.get(at) {
+                        self.take(*byte).map_err(|doubt| (at, doubt))?;
+                        at += 1;
+                    }
                 }
             }
         }
@@ -124,6 +130,19 @@ impl Framing {
     /// Does the head that has just ended ask for an upgrade? Then what follows is read only when this has been called.
     pub fn take_upgrade(&mut self) -> bool {
         std::mem::take(&mut self.upgrade)
+    }
+
+    /// What of `bytes` belongs to the line, up to its end or the limit; says how much. [`Framing::take`] does the rest.
+    fn take_plain(&mut self, bytes: &[u8]) -> usize {
+        if self.line.last() == Some(&b'\r') {
+            return 0;
+        }
+        let most = if matches!(self.state, State::Head) { self.head_bytes_max } else { TRAILER_BYTES_MAX };
+        let bytes = &bytes[..bytes.len().min(most.saturating_sub(self.head.bytes))];
+        let plain = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+        self.line.extend_from_slice(&bytes[..plain]);
+        self.head.bytes += plain;
+        plain
     }
 
     /// One byte of a line.
@@ -224,6 +243,9 @@ fn version_of(line: &[u8]) -> Result<Version, Doubt> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (method, target, version) = (parts.next(), parts.next(), parts.next());
     let whole = [method, target].iter().all(|part| part.is_some_and(|part| !part.is_empty())) && parts.next().is_none();
+    if target.is_some_and(|target| target.contains(&b'#')) {
+        return Err(Doubt::Fragment);
+    }
     match version {
         Some(b"HTTP/1.1") if whole => Ok(Version::Http11),
         Some(b"HTTP/1.0") if whole => Ok(Version::Http10),
@@ -294,7 +316,8 @@ mod tests {
     #[test]
     fn plain_requests_pass_and_their_doubtful_neighbours_do_not() {
         use Doubt::{
-            Chunk, Folded, HeaderName, Length, LineEnd, RequestLine, TransferEncoding, TwoFramings, TwoLengths,
+            Chunk, Folded, Fragment, HeaderName, Length, LineEnd, RequestLine, TransferEncoding, TwoFramings,
+            TwoLengths,
         };
         let table: &[(&str, Result<(), Doubt>)] = &[
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(())),
@@ -323,6 +346,9 @@ mod tests {
             ("GET / HTTP/1.1 \r\n\r\n", Err(RequestLine)),
             ("GET / HTTP/2.0\r\n\r\n", Err(RequestLine)),
             ("GET /\r\n\r\n", Err(RequestLine)),
+            ("GET /a#b HTTP/1.1\r\n\r\n", Err(Fragment)),
+            ("GET /a?b#c HTTP/1.1\r\n\r\n", Err(Fragment)),
+            ("GET /a%23b HTTP/1.1\r\nA: #\r\n\r\n", Ok(())),
             ("GET\t/\tHTTP/1.1\r\n\r\n", Err(RequestLine)),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Err(RequestLine)),
             ("POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", Err(TwoFramings)),

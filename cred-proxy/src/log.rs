@@ -1,15 +1,15 @@
-//! Standard output: events for the keeper, one JSON line each. One thread writes; whoever has an event hands it over.
+//! Standard output: events for the keeper, one JSON line each. One thread writes; whoever has an event hands its line over.
 //!
 //! No line is ever dropped: when the reader falls behind, requests wait. A line never has a header's value, a query or a secret in it.
 
 use crate::config::Event;
 use crate::server::Place;
 use std::io::Write;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Events that wait to be written; then whoever brings the next one waits.
-const WAITING_MAX: usize = 4096;
+/// Bytes that wait to be written; then whoever brings the next line waits.
+const WAITING_BYTES_MAX: usize = 1 << 20;
 
 /// How long the lines of requests are gathered before they are written.
 const GATHERED_FOR: Duration = Duration::from_millis(3);
@@ -19,41 +19,97 @@ const PATH_BYTES_MAX: usize = 1024;
 
 /// Where events go.
 #[derive(Debug, Clone)]
-pub struct Log {
-    lines: SyncSender<Line>,
+pub struct Log(Arc<Handle>);
+
+/// Ends the thread when nobody can bring a line any more.
+#[derive(Debug)]
+struct Handle(Arc<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// There is something to write.
+    came: Condvar,
+    /// Everything was taken, or written.
+    went: Condvar,
 }
 
-#[derive(Debug)]
-enum Line {
-    Event(Event),
-    Flush(SyncSender<()>),
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    /// Somebody may be waiting for a line.
+    urgent: bool,
+    /// The thread sleeps until it is woken.
+    asleep: bool,
+    /// No more lines are brought, or none can be written.
+    ended: bool,
+    /// How often the thread has been asked to tell that everything is written, and has told.
+    asked: u64,
+    told: u64,
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.waiting().ended = true;
+        self.0.came.notify_all();
+    }
 }
 
 impl Log {
     /// Starts the thread that writes to `out`. `closed` is called once, when nothing can be written any more.
     pub fn start(out: impl Write + Send + 'static, closed: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
-        let (lines, incoming) = sync_channel(WAITING_MAX);
+        let queue = Arc::new(Queue::default());
+        let lines = queue.clone();
         std::thread::Builder::new().name("log".into()).spawn(move || {
-            if write_lines(out, &incoming).is_err() {
+            if write_lines(out, &lines).is_err() {
+                lines.waiting().ended = true;
+                lines.went.notify_all();
                 closed();
             }
         })?;
-        Ok(Self { lines })
+        Ok(Self(Arc::new(Handle(queue))))
     }
 
     /// Hands an event over.
-    pub fn event(&self, event: Event) {
-        // It fails only when the thread has ended, of which `closed` has told the one who ends the process.
-        let _ = self.lines.send(Line::Event(event));
+    pub fn event(&self, event: &Event) {
+        let Self(handle) = self;
+        let queue = &handle.0;
+        let mut waiting = queue.waiting();
+        while waiting.lines.len() > WAITING_BYTES_MAX && !waiting.ended {
+            waiting = queue.went.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        if waiting.ended {
+            // `closed` has told the one who ends the process.
+            return;
+        }
+        // Written here and not by the thread: what the event is made of stays where it is used again.
+        let before = waiting.lines.len();
+        match serde_json::to_writer(&mut waiting.lines, event) {
+            Ok(()) => waiting.lines.push(b'\n'),
+            Err(_) => waiting.lines.truncate(before),
+        }
+        // Nobody waits for a request's line, and whoever brings the next one need not wake the thread.
+        waiting.urgent |= !matches!(event, Event::Request { .. });
+        if waiting.urgent || std::mem::take(&mut waiting.asleep) {
+            queue.came.notify_one();
+        }
     }
 
     /// Waits until everything handed over before is written, or the time is over.
     pub fn flush(&self, within: Duration) {
-        let (done, wait) = sync_channel(1);
-        if self.lines.try_send(Line::Flush(done)).is_ok() {
-            // Too late is as good as it gets: the process ends.
-            let _ = wait.recv_timeout(within);
-        }
+        let queue = &self.0.0;
+        let mut waiting = queue.waiting();
+        waiting.asked += 1;
+        let asked = waiting.asked;
+        queue.came.notify_one();
+        // Too late is as good as it gets: the process ends.
+        drop(queue.went.wait_timeout_while(waiting, within, |waiting| waiting.told < asked && !waiting.ended));
     }
 }
 
@@ -82,7 +138,7 @@ impl Entry {
         Self {
             log,
             route: String::new(),
-            method: method.chars().take(32).collect(),
+            method: method[..method.floor_char_boundary(32)].to_owned(),
             path: path[..cut].to_owned(),
             status: GONE,
             bytes: 0,
@@ -129,7 +185,7 @@ impl Drop for Entry {
         if self.status == GONE {
             self.failed(|| "the agent went away".into());
         }
-        self.log.event(Event::Request {
+        self.log.event(&Event::Request {
             route: std::mem::take(&mut self.route),
             method: std::mem::take(&mut self.method),
             path: std::mem::take(&mut self.path),
@@ -158,42 +214,39 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     sentence
 }
 
-fn write_lines(mut out: impl Write, incoming: &Receiver<Line>) -> std::io::Result<()> {
-    let mut buffer = Vec::new();
-    while let Ok(first) = incoming.recv() {
-        let mut flushed = None;
-        if matches!(first, Line::Event(Event::Request { .. })) {
-            // Nobody waits for this line, and whoever brings the next one need not wake this thread.
-            std::thread::sleep(GATHERED_FOR);
+fn write_lines(mut out: impl Write, queue: &Queue) -> std::io::Result<()> {
+    let mut lines = Vec::new();
+    loop {
+        let mut waiting = queue.waiting();
+        while waiting.lines.is_empty() && waiting.told == waiting.asked && !waiting.ended {
+            waiting.asleep = true;
+            waiting = queue.came.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
+        let nothing_presses =
+            |waiting: &mut Waiting| !waiting.urgent && waiting.told == waiting.asked && !waiting.ended;
+        let gathered = queue.came.wait_timeout_while(waiting, GATHERED_FOR, nothing_presses);
+        let (mut waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
         // What has piled up goes out in one write.
-        for line in std::iter::once(first).chain(incoming.try_iter().take(WAITING_MAX)) {
-            match line {
-                Line::Event(event) => {
-                    serde_json::to_writer(&mut buffer, &event)?;
-                    buffer.push(b'\n');
-                }
-                Line::Flush(done) => {
-                    flushed = Some(done);
-                    break;
-                }
-            }
-        }
-        out.write_all(&buffer)?;
+        std::mem::swap(&mut lines, &mut waiting.lines);
+        (waiting.urgent, waiting.asleep) = (false, false);
+        let (asked, ended) = (waiting.asked, waiting.ended);
+        drop(waiting);
+        queue.went.notify_all();
+        out.write_all(&lines)?;
         out.flush()?;
-        buffer.clear();
-        if let Some(done) = flushed {
-            // Whoever asked may have stopped waiting.
-            let _ = done.send(());
+        lines.clear();
+        queue.waiting().told = asked;
+        queue.went.notify_all();
+        if ended {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::mpsc::sync_channel;
 
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -247,7 +300,7 @@ mod tests {
         }
         let (told, wait) = sync_channel(1);
         let log = Log::start(Closed, move || told.send(()).unwrap()).unwrap();
-        log.event(Event::Ready);
+        log.event(&Event::Ready);
         assert_eq!(wait.recv_timeout(Duration::from_secs(10)), Ok(()));
     }
 }

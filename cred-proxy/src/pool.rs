@@ -16,12 +16,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Context;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// HTTP/1.1 connections that one thread keeps for one origin.
@@ -72,9 +74,14 @@ struct Kept {
 /// An HTTP/1.1 connection.
 struct One {
     sender: http1::SendRequest<Upload>,
+    wire: Wire,
     /// The thread that serves it.
     home: ThreadId,
 }
+
+/// What reads and writes on an HTTP/1.1 connection, whenever it is polled. Whoever waits for a reply polls it, in his own
+/// task: in a task of its own it and he would wake each other for every step of every request.
+struct Wire(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
 
 #[derive(Clone)]
 struct Shared {
@@ -109,6 +116,51 @@ impl std::fmt::Debug for Origin {
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lease").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    /// Reads and writes what can be. Its error is also told to whoever waits for a reply.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.0
+            && connection.as_mut().poll(cx).is_ready()
+        {
+            self.0 = None;
+        }
+    }
+
+    /// From now on by itself. It ends with its connection, and that with the sender.
+    fn run(&mut self) {
+        if let Some(connection) = self.0.take() {
+            tokio::spawn(async move { drop(connection.await) });
+        }
+    }
+}
+
+impl One {
+    /// Can it take another request?
+    async fn is_good(&mut self) -> bool {
+        let ready = poll_fn(|cx| {
+            self.wire.poll(cx);
+            self.sender.poll_ready(cx)
+        });
+        ready.await.is_ok()
+    }
+
+    async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+        let progress = request.body().progress();
+        let Self { sender, wire, .. } = self;
+        let mut reply = pin!(sender.try_send_request(request));
+        let response = poll_fn(|cx| {
+            wire.poll(cx);
+            reply.as_mut().poll(cx)
+        });
+        let response = response.await?;
+        if !progress.is_whole() {
+            // The agent may read nothing before it has sent all, and then nobody would ask for the reply's body.
+            wire.run();
+        }
+        Ok(response)
     }
 }
 
@@ -150,12 +202,14 @@ impl Origin {
         let connector = self.tls.as_ref().map(|tls| &tls.http1);
         let way = self.within_connect(self.connect(connector)).await?;
         let Way::One(mut one) = way else { return Err(Failure::Protocol(self.name.authority.clone())) };
+        one.wire.run();
         one.sender.send_request(request).await.map_err(|error| self.broke_off(error, &progress))
     }
 
     async fn within_connect<T>(&self, connecting: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let time = |_| Failure::ConnectTime(self.name.authority.clone(), self.limits.connect);
-        tokio::time::timeout(self.limits.connect, connecting).await.map_err(time)?
+        // Rare, and large beside everything else that a request needs: it must not be a part of each.
+        tokio::time::timeout(self.limits.connect, Box::pin(connecting)).await.map_err(time)?
     }
 
     async fn try_on(
@@ -166,7 +220,7 @@ impl Origin {
         let leased = |way| Lease { origin: self.clone(), way };
         match way {
             Way::One(mut one) => {
-                let response = one.sender.try_send_request(as_one(request)).await?;
+                let response = one.send(as_one(request)).await?;
                 Ok((response, leased(Way::One(one))))
             }
             Way::Two(mut share) => {
@@ -187,7 +241,7 @@ impl Origin {
         }
         loop {
             let Kept { mut one, since } = self.pop()?;
-            if since.elapsed() < self.limits.kept && !one.sender.is_closed() && one.sender.ready().await.is_ok() {
+            if since.elapsed() < self.limits.kept && one.is_good().await {
                 return Some(Way::One(one));
             }
         }
@@ -198,6 +252,14 @@ impl Origin {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let own = kept.get_mut(&std::thread::current().id()).and_then(Vec::pop);
         own.or_else(|| kept.values_mut().find_map(Vec::pop))
+    }
+
+    /// Closes what has been kept for too long.
+    pub fn sweep(&self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for kept in kept.values_mut() {
+            kept.retain(|kept| kept.since.elapsed() < self.limits.kept);
+        }
     }
 
     fn share(&self) -> Option<Share> {
@@ -239,8 +301,12 @@ impl Origin {
             (Some(proxy), Scheme::Https) => tunnel::through(proxy, target).await?,
         };
         let (Some(connector), Some(tls)) = (connector, &self.tls) else { return self.speak_one(stream).await };
+        Box::pin(self.shake(connector, tls, stream)).await
+    }
+
+    async fn shake(&self, connector: &TlsConnector, tls: &Tls, stream: TcpStream) -> Result<Way, Failure> {
         let shaken = connector.connect(tls.server.clone(), stream).await;
-        let stream = shaken.map_err(|error| Failure::Tls(target.clone(), error))?;
+        let stream = shaken.map_err(|error| Failure::Tls(self.name.authority.clone(), error))?;
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => self.speak_two(stream).await,
             _ => self.speak_one(stream).await,
@@ -253,9 +319,8 @@ impl Origin {
     {
         let spoken = http1::Builder::new().max_buf_size(256 << 10).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = spoken.map_err(|error| Failure::Http(self.name.authority.clone(), error))?;
-        // It ends with its connection, and that with the last sender. Its error is also told to whoever waits for a reply.
-        tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(Way::One(One { sender, home: std::thread::current().id() }))
+        let wire = Wire(Some(Box::pin(connection.with_upgrades())));
+        Ok(Way::One(One { sender, wire, home: std::thread::current().id() }))
     }
 
     async fn speak_two<S>(&self, stream: S) -> Result<Way, Failure>
@@ -317,6 +382,13 @@ impl Drop for Share {
 }
 
 impl Lease {
+    /// Reads and writes what can be, for a body that waits.
+    pub fn poll_wire(&mut self, cx: &mut Context<'_>) {
+        if let Way::One(one) = &mut self.way {
+            one.wire.poll(cx);
+        }
+    }
+
     /// Keeps the connection for the next request.
     pub fn give_back(self) {
         let Way::One(one) = self.way else { return };

@@ -51,7 +51,7 @@ impl Refresh {
         }
         asked.insert(secret.to_owned(), Asked { at: Instant::now(), is_open: true });
         drop(asked);
-        log.event(Event::Rejected { secret: secret.to_owned(), route: route.to_owned() });
+        log.event(&Event::Rejected { secret: secret.to_owned(), route: route.to_owned() });
         true
     }
 

@@ -29,6 +29,10 @@ pub fn reply_head(route: &Route, status: StatusCode, upstream: &HeaderMap) -> Re
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::Upstream);
     }
+    // Where such a body ends, two readers may see differently (RFC 9112, 6.3).
+    if upstream.contains_key(header::TRANSFER_ENCODING) && upstream.contains_key(header::CONTENT_LENGTH) {
+        return Err(Refusal::Upstream);
+    }
     let mut headers = reply_headers(route, upstream);
     let coding = if route.credential.is_some() { coding_of(status, upstream)? } else { None };
     if coding.is_some() {
@@ -246,7 +250,8 @@ mod tests {
             ("transfer-encoding", "chunked", Ok(None)),
             ("transfer-encoding", "gzip, chunked", Err(Refusal::Encoded)),
         ] {
-            let upstream = headers(&[(name, value), ("content-length", "5"), ("etag", "\"a\""), ("digest", "x")]);
+            let framing = if name == "transfer-encoding" { ("server", "a") } else { ("content-length", "5") };
+            let upstream = headers(&[(name, value), framing, ("etag", "\"a\""), ("digest", "x")]);
             let masked = reply_head(&route("https://a.example", Auth::Bearer), StatusCode::OK, &upstream);
             assert_eq!(masked.as_ref().map(|head| head.coding).map_err(|refusal| *refusal), wanted, "{name}: {value}");
             if let Ok(ReplyHead { headers, coding: Some(_) }) = masked {
@@ -254,6 +259,11 @@ mod tests {
             }
             let open = reply_head(&route("https://a.example", Auth::None), StatusCode::OK, &upstream).unwrap();
             assert_eq!((open.coding, open.headers["etag"].to_str().unwrap()), (None, "\"a\""));
+        }
+        let both = headers(&[("transfer-encoding", "chunked"), ("content-length", "5")]);
+        for auth in [Auth::Bearer, Auth::None] {
+            let refused = reply_head(&route("https://a.example", auth), StatusCode::OK, &both);
+            assert_eq!(refused.err(), Some(Refusal::Upstream));
         }
         let part = headers(&[("content-encoding", "gzip")]);
         let refused = reply_head(&route("https://a.example", Auth::Bearer), StatusCode::PARTIAL_CONTENT, &part);

@@ -22,6 +22,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
+/// How often connections to upstreams are looked through for those that nobody has used for too long.
+const SWEEP_EVERY: Duration = Duration::from_secs(20);
+
 /// What all connections share.
 #[derive(Debug)]
 pub struct Server {
@@ -83,6 +86,7 @@ impl Server {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, workers: Workers) {
         let places = Arc::new(Semaphore::new(self.live().limits.connections));
         let mut ends = self.ends.subscribe();
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
         loop {
             let next = async {
                 // The semaphore is never closed, so there is always a place to wait for.
@@ -91,6 +95,10 @@ impl Server {
             };
             let (place, accepted) = tokio::select! {
                 next = next => next,
+                _ = sweep.tick() => {
+                    self.live().origins.sweep();
+                    continue;
+                }
                 // Nobody can tell it any more, or it has been told.
                 () = async { drop(ends.wait_for(|ends| *ends).await) } => return,
             };

@@ -64,7 +64,7 @@ pub async fn run(path: PathBuf) -> io::Result<ExitCode> {
                 Setback::Refused(reason) => (reason, 2),
                 Setback::CannotListen(reason) => (reason, 1),
             };
-            log.event(Event::Refused { reason });
+            log.event(&Event::Refused { reason });
             log.flush(LAST_LINES_WITHIN);
             return Ok(ExitCode::from(code));
         }
@@ -112,7 +112,7 @@ pub async fn run(path: PathBuf) -> io::Result<ExitCode> {
 }
 
 fn refused(log: &Log, (Setback::Refused(reason) | Setback::CannotListen(reason)): Setback) {
-    log.event(Event::Refused { reason });
+    log.event(&Event::Refused { reason });
 }
 
 async fn take(sidecar: &mut Sidecar, log: &Log, deployment: &Deployment) -> Result<(), Setback> {
@@ -120,6 +120,6 @@ async fn take(sidecar: &mut Sidecar, log: &Log, deployment: &Deployment) -> Resu
     let config = deployment.config().map_err(refused)?;
     let secrets = deployment.secrets().map_err(refused)?;
     let event = sidecar.configure(&config, &secrets).await?;
-    log.event(event);
+    log.event(&event);
     Ok(())
 }

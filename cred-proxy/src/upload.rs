@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -79,17 +78,23 @@ impl Progress {
 pub struct Upload {
     source: Source,
     progress: Arc<Progress>,
+}
+
+/// Small: the library keeps room for 32 requests on each connection.
+#[derive(Debug)]
+enum Source {
+    Agent(Box<Agent>),
+    Kept(Option<Bytes>),
+}
+
+#[derive(Debug)]
+struct Agent {
+    body: Incoming,
     silence: Silence,
     bytes_left: u64,
     bytes_max: u64,
     /// Names of trailers that pass.
     trailers: Vec<HeaderName>,
-}
-
-#[derive(Debug)]
-enum Source {
-    Agent(Incoming),
-    Kept(VecDeque<Bytes>),
 }
 
 impl Upload {
@@ -98,14 +103,9 @@ impl Upload {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self {
-            source: Source::Agent(body),
-            progress: Progress::new(End::Open),
-            silence: Silence::new(idle),
-            bytes_left: bytes_max,
-            bytes_max,
-            trailers: Vec::new(),
-        }
+        let silence = Silence::new(idle);
+        let agent = Agent { body, silence, bytes_left: bytes_max, bytes_max, trailers: Vec::new() };
+        Self { source: Source::Agent(Box::new(agent)), progress: Progress::new(End::Open) }
     }
 
     /// No body.
@@ -115,15 +115,7 @@ impl Upload {
 
     fn kept(bytes: Bytes) -> Self {
         let end = if bytes.is_empty() { End::Whole } else { End::Open };
-        let chunks = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([bytes]) };
-        Self {
-            source: Source::Kept(chunks),
-            progress: Progress::new(end),
-            silence: Silence::new(Duration::MAX),
-            bytes_left: u64::MAX,
-            bytes_max: u64::MAX,
-            trailers: Vec::new(),
-        }
+        Self { source: Source::Kept(Some(bytes).filter(|bytes| !bytes.is_empty())), progress: Progress::new(end) }
     }
 
     /// Keeps a copy, so that [`Progress::again`] can give it.
@@ -134,7 +126,9 @@ impl Upload {
 
     /// Lets trailers of these names pass, where they may.
     pub fn with_trailers(mut self, names: Vec<HeaderName>) -> Self {
-        self.trailers = names;
+        if let Source::Agent(agent) = &mut self.source {
+            agent.trailers = names;
+        }
         self
     }
 
@@ -142,7 +136,7 @@ impl Upload {
     pub fn is_empty(&self) -> bool {
         match &self.source {
             Source::Agent(_) => false,
-            Source::Kept(chunks) => chunks.is_empty(),
+            Source::Kept(bytes) => bytes.is_none(),
         }
     }
 
@@ -150,13 +144,15 @@ impl Upload {
     pub fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
     }
+}
 
-    fn take(&mut self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, BodyError> {
+impl Agent {
+    fn take(&mut self, progress: &Progress, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, BodyError> {
         let frame = match frame.into_data() {
             Ok(data) => {
                 let length = data.len() as u64;
                 self.bytes_left = self.bytes_left.checked_sub(length).ok_or(BodyError::TooLong(self.bytes_max))?;
-                let mut got = self.progress.got();
+                let mut got = progress.got();
                 got.last = Instant::now();
                 if got.copy.as_ref().is_some_and(|copy| copy.len() + data.len() > KEPT_BYTES_MAX) {
                     got.copy = None;
@@ -167,7 +163,7 @@ impl Upload {
             Err(other) => {
                 let trailers = other.into_trailers().unwrap_or_default();
                 // A copy without them would be another request.
-                self.progress.got().copy = None;
+                progress.got().copy = None;
                 let passing: HeaderMap = request_trailers(&self.trailers, trailers);
                 if passing.is_empty() {
                     return Ok(None);
@@ -185,23 +181,22 @@ impl Body for Upload {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let polled = match &mut this.source {
-            Source::Kept(chunks) => Poll::Ready(chunks.pop_front().map(|chunk| Ok(Frame::data(chunk)))),
-            Source::Agent(body) => Pin::new(body).poll_frame(cx),
+        let frame = match &mut this.source {
+            Source::Kept(bytes) => Ok(bytes.take().map(Frame::data)),
+            Source::Agent(agent) => match Pin::new(&mut agent.body).poll_frame(cx) {
+                Poll::Pending => Err(ready!(agent.silence.poll_over(cx))),
+                Poll::Ready(None) => Ok(None),
+                Poll::Ready(Some(Err(error))) => Err(BodyError::Broken(error)),
+                Poll::Ready(Some(Ok(frame))) => {
+                    agent.silence.broken();
+                    // Trailers of which none passes are the end.
+                    agent.take(&this.progress, frame)
+                }
+            },
         };
-        let frame = match polled {
-            Poll::Pending => Err(ready!(this.silence.poll_over(cx))),
-            Poll::Ready(None) => {
-                this.progress.got().end = End::Whole;
-                return Poll::Ready(None);
-            }
-            Poll::Ready(Some(Err(error))) => Err(BodyError::Broken(error)),
-            Poll::Ready(Some(Ok(frame))) => this.take(frame),
-        };
-        this.silence.broken();
         match frame {
             Ok(frame) => {
-                if this.is_end_stream() {
+                if frame.is_none() || this.is_end_stream() {
                     this.progress.got().end = End::Whole;
                 }
                 Poll::Ready(frame.map(Ok))
@@ -218,15 +213,15 @@ impl Body for Upload {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Agent(body) => body.is_end_stream(),
-            Source::Kept(chunks) => chunks.is_empty(),
+            Source::Agent(agent) => agent.body.is_end_stream(),
+            Source::Kept(bytes) => bytes.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Agent(body) => body.size_hint(),
-            Source::Kept(chunks) => SizeHint::with_exact(chunks.iter().map(|chunk| chunk.len() as u64).sum()),
+            Source::Agent(agent) => agent.body.size_hint(),
+            Source::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
         }
     }
 }

@@ -117,6 +117,11 @@ impl Origins {
         Ok(Self { by_name })
     }
 
+    /// Closes connections that were kept for too long.
+    pub fn sweep(&self) {
+        self.by_name.values().for_each(|origin| origin.sweep());
+    }
+
     /// The origin of this name.
     pub fn get(&self, name: &OriginName) -> Option<&Arc<Origin>> {
         self.by_name.get(name)
