@@ -1,8 +1,12 @@
-//! The only way out for commits. So far this crate holds only what the launcher must know to keep a place for the
-//! sidecar: its name and its port, which go into every bottle's addresses, `NO_PROXY` and wall from the start.
+//! The only way out for commits: git's own protocol on the agent's side, ssh or https on the other. Fetches show what
+//! the upstream has now; a push is received whole, verified and scanned before the upstream sees a byte of it.
+//!
+//! Without features this is the schema alone ([`config`], [`limits`], [`Secret`]), for whoever writes a configuration.
+//! Feature `server` is the sidecar itself.
 
-/// The name by which the agent reaches the sidecar.
-pub const NAME: &str = "git-gate";
+pub mod config;
+pub mod limits;
+mod secret;
 
-/// The port of the git protocol, which the sidecar will listen on (IANA: 9418).
-pub const PORT: u16 = 9418;
+pub use config::{NAME, PORT};
+pub use secret::Secret;
