@@ -6,3 +6,5 @@ pub const NAME: &str = "git-gate";
 
 /// The port of the git protocol, which the sidecar will listen on (IANA: 9418).
 pub const PORT: u16 = 9418;
+
+pub mod scan;
