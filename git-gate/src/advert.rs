@@ -53,7 +53,7 @@ impl Capabilities {
         self.0.iter().map(String::as_str)
     }
 
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         self.0.iter().filter_map(move |word| {
             let rest = word.strip_prefix(name)?;
             if rest.is_empty() { Some("") } else { rest.strip_prefix('=') }

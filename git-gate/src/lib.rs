@@ -3,10 +3,29 @@
 //!
 //! Without features this is the schema alone ([`config`], [`limits`], [`Secret`]), for whoever writes a configuration.
 //! Feature `server` is the sidecar itself.
+//!
+//! The way of a push, each step able to refuse it: [`request`] (which remote?), [`advert`] (what is offered),
+//! [`push`] (what it wants of refs, and [`policy`]), `pack` (is it whole and sound?), [`scan`] (is there a secret in
+//! it?), [`known`] (was it upstream already?), and only then [`upstream`].
 
 pub mod config;
 pub mod limits;
 mod secret;
+
+#[cfg(feature = "server")]
+pub mod address;
+#[cfg(feature = "server")]
+pub mod advert;
+#[cfg(feature = "server")]
+pub mod pktline;
+#[cfg(feature = "server")]
+pub mod policy;
+#[cfg(feature = "server")]
+pub mod push;
+#[cfg(feature = "server")]
+pub mod request;
+#[cfg(feature = "server")]
+pub mod scan;
 
 pub use config::{NAME, PORT};
 pub use secret::Secret;

@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_is_no_answer() {
-        for answer in ["000a\x09hello", "zzzz", "0001", "0004", "000f\x01000aok a\n0000"] {
+        for answer in ["000a\x09hello", "zzzz", "0001", "0004", "0012\x010009ok a\n0000"] {
             assert!(Reader::new(true).take(answer.as_bytes()).is_err(), "{answer:?}");
         }
     }

@@ -1,0 +1,4 @@
+//! A push.
+
+pub mod answer;
+pub mod command;
