@@ -6,7 +6,13 @@
 
 pub mod config;
 pub mod limits;
+#[cfg(feature = "server")]
+pub mod objects;
+#[cfg(feature = "server")]
+pub mod pack;
 mod secret;
+#[cfg(feature = "server")]
+pub mod spool;
 
 pub use config::{NAME, PORT};
 pub use secret::Secret;
