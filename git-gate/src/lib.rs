@@ -10,7 +10,13 @@
 
 pub mod config;
 pub mod limits;
+#[cfg(feature = "server")]
+pub mod objects;
+#[cfg(feature = "server")]
+pub mod pack;
 mod secret;
+#[cfg(feature = "server")]
+pub mod spool;
 
 #[cfg(feature = "server")]
 pub mod address;

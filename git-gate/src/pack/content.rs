@@ -1,0 +1,213 @@
+//! The content of an object that others are built on: in memory while there is room for it, else in a spool of its own.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gix_hash::{Hasher, Kind, ObjectId};
+
+use super::delta::Base;
+use super::{EntryFault, ObjectKind, PackError};
+use crate::spool::{Spool, SpoolView};
+
+/// No single content takes more than this part of the memory.
+const SHARE: u64 = 4;
+const WRITE: usize = 128 << 10;
+
+/// How much memory all contents together may take.
+#[derive(Debug)]
+pub(super) struct Memory {
+    bytes_max: u64,
+    used: AtomicU64,
+}
+
+impl Memory {
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, used: AtomicU64::new(0) }
+    }
+
+    /// Room for `bytes`, if there is some.
+    pub(super) fn take(&self, bytes: u64) -> Option<Room<'_>> {
+        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        if bytes > self.bytes_max / SHARE || self.used.try_update(Ordering::AcqRel, Ordering::Acquire, fits).is_err() {
+            return None;
+        }
+        Some(Room { memory: self, bytes })
+    }
+}
+
+/// Memory that is given back with this value.
+#[derive(Debug)]
+pub(super) struct Room<'a> {
+    memory: &'a Memory,
+    bytes: u64,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.memory.used.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// All bytes of one object.
+pub(super) enum Content<'a> {
+    Memory(Vec<u8>, Room<'a>),
+    Disk(Spool),
+}
+
+impl Content<'_> {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes, _) => bytes.len() as u64,
+            Self::Disk(spool) => spool.len(),
+        }
+    }
+}
+
+/// The hash that git gives to an object of this kind and size, before its content.
+pub(super) fn hasher(format: Kind, kind: ObjectKind, size: u64) -> Hasher {
+    let mut hasher = gix_hash::hasher(format);
+    hasher.update(kind.name().as_bytes());
+    hasher.update(format!(" {size}\0").as_bytes());
+    hasher
+}
+
+/// The name that comes out of it, unless the bytes carry an attack on the hash.
+pub(super) fn finish(hasher: Hasher) -> Result<ObjectId, EntryFault> {
+    hasher.try_finalize().map_err(|_| EntryFault::Collision)
+}
+
+/// Writes an object's content to a spool of its own and names it on the way.
+pub(super) struct Writer {
+    spool: Spool,
+    hasher: Hasher,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn new(spool: Spool, hasher: Hasher) -> Self {
+        Self { spool, hasher, buffer: Vec::with_capacity(WRITE) }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        if self.buffer.len() + bytes.len() > WRITE {
+            self.flush()?;
+        }
+        if bytes.len() >= WRITE {
+            self.hasher.update(bytes);
+            self.spool.append(bytes)?;
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), PackError> {
+        self.hasher.update(&self.buffer);
+        self.spool.append(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<(Spool, Result<ObjectId, EntryFault>), PackError> {
+        self.flush()?;
+        Ok((self.spool, finish(self.hasher)))
+    }
+}
+
+/// Reads a content from its start to its end.
+pub(super) struct DiskReader {
+    spool: SpoolView,
+    at: u64,
+    end: u64,
+}
+
+impl DiskReader {
+    pub(super) fn new(spool: &Spool) -> Self {
+        Self { spool: spool.view(), at: 0, end: spool.len() }
+    }
+}
+
+impl Read for DiskReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        if room == 0 {
+            return Ok(0);
+        }
+        match self.spool.read_at(&mut buffer[..room], self.at)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.at += n as u64;
+                Ok(n)
+            }
+        }
+    }
+}
+
+/// A content in memory, as a delta's base.
+pub(super) struct MemoryBase<'a>(pub(super) &'a [u8]);
+
+impl Base for MemoryBase<'_> {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let piece = usize::try_from(at).ok().and_then(|at| self.0.get(at..)?.get(..buffer.len()));
+        buffer.copy_from_slice(piece.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+const BLOCK: usize = 16 << 10;
+const BLOCKS: usize = 64;
+
+/// A content on disk, as a delta's base. Recent blocks stay in memory: a delta of a million tiny copies should not be
+/// a million calls to the system.
+pub(super) struct DiskBase {
+    spool: SpoolView,
+    len: u64,
+    /// The number of the block in each place.
+    held: [u64; BLOCKS],
+    blocks: Vec<u8>,
+}
+
+impl DiskBase {
+    pub(super) fn new(spool: &Spool) -> Self {
+        Self { spool: spool.view(), len: spool.len(), held: [u64::MAX; BLOCKS], blocks: vec![0; BLOCK * BLOCKS] }
+    }
+
+    /// The bytes from `at` to the end of the block it is in.
+    fn block(&mut self, at: u64) -> io::Result<&[u8]> {
+        let number = at / BLOCK as u64;
+        let start = number * BLOCK as u64;
+        let len = usize::try_from(self.len - start).unwrap_or(BLOCK).min(BLOCK);
+        let place = usize::try_from(number % BLOCKS as u64).unwrap_or(0);
+        let block = &mut self.blocks[place * BLOCK..][..len];
+        if self.held[place] != number {
+            self.held[place] = u64::MAX;
+            self.spool.read_exact_at(block, start)?;
+            self.held[place] = number;
+        }
+        Ok(&block[usize::try_from(at - start).unwrap_or(0)..])
+    }
+}
+
+impl Base for DiskBase {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&mut self, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
+        if buffer.len() >= BLOCK {
+            return self.spool.read_exact_at(buffer, at);
+        }
+        while !buffer.is_empty() {
+            let block = self.block(at)?;
+            let n = block.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&block[..n]);
+            at += n as u64;
+            buffer = &mut buffer[n..];
+        }
+        Ok(())
+    }
+}
