@@ -29,9 +29,13 @@ pub mod policy;
 #[cfg(feature = "server")]
 pub mod push;
 #[cfg(feature = "server")]
+pub mod report;
+#[cfg(feature = "server")]
 pub mod request;
 #[cfg(feature = "server")]
 pub mod scan;
+#[cfg(feature = "server")]
+pub mod upstream;
 
 pub use config::{NAME, PORT};
 pub use secret::Secret;
