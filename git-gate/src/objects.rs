@@ -79,6 +79,12 @@ impl<'a> TreeEntries<'a> {
         Self { rest: content, format }
     }
 
+    /// What was not read yet.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn entry(&mut self) -> Result<TreeEntry<'a>, &'static str> {
         let space = self.rest.iter().take(8).position(|byte| *byte == b' ').ok_or("an entry has no mode")?;
         let (mode, rest) = self.rest.split_at(space);

@@ -4,9 +4,22 @@
 //!
 //! The format is gitformat-pack(5), version 2.
 
+mod arrive;
+mod content;
+mod delta;
+mod entry;
 mod error;
+mod incoming;
+mod index;
+mod inflate;
 mod limits;
+mod links;
+mod queue;
+mod resolve;
+mod show;
+mod stored;
 mod verified;
+mod walk;
 
 use std::io::{BufRead, Read};
 
@@ -77,6 +90,23 @@ pub fn receive(
     format: ObjectFormat,
     sink: &dyn Sink,
 ) -> Result<Verified, PackError> {
-    let _ = (reader, spool, limits, format, sink);
-    Err(PackError::Header("packs are not read yet"))
+    let show = show::Show { sink, format };
+    let incoming = incoming::Incoming::new(reader, spool, format, limits.pack_bytes_max);
+    let arrived = arrive::arrive(incoming, limits, show, WORKERS)?;
+    let resolved = resolve::resolve(arrived, limits, show, WORKERS)?;
+    Ok(Verified::new(resolved, format))
+}
+
+/// Threads that look at objects; while the pack arrives, they are beside the one that reads it.
+const WORKERS: usize = 2;
+
+/// The sink is asked whether to go on after so many bytes of work.
+const ASK_BYTES: u64 = 1 << 20;
+
+/// Commits, trees and tags have a limit of their own, because they are parsed as a whole.
+fn check_structured(kind: ObjectKind, size: u64, limits: &PackLimits) -> Result<(), PackError> {
+    if kind != ObjectKind::Blob && size > limits.structured_bytes_max {
+        return Err(PackError::Limit { name: "structured_bytes", limit: limits.structured_bytes_max });
+    }
+    Ok(())
 }

@@ -50,17 +50,8 @@ impl Drop for Room<'_> {
 
 /// All bytes of one object.
 pub(super) enum Content<'a> {
-    Memory(Vec<u8>, Room<'a>),
+    Memory { bytes: Vec<u8>, _room: Room<'a> },
     Disk(Spool),
-}
-
-impl Content<'_> {
-    pub(super) fn len(&self) -> u64 {
-        match self {
-            Self::Memory(bytes, _) => bytes.len() as u64,
-            Self::Disk(spool) => spool.len(),
-        }
-    }
 }
 
 /// The hash that git gives to an object of this kind and size, before its content.

@@ -3,8 +3,9 @@
 
 use std::io::{self, Read};
 
+use super::EntryFault;
 use super::entry::{byte_of, varint};
-use super::{EntryFault, PackError};
+use super::error::Fault;
 
 /// The longest instruction: a copy with four bytes of offset and three of size.
 const COPY_BYTES_MAX: usize = 8;
@@ -99,32 +100,13 @@ pub(super) trait Base {
     fn read_exact_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<()>;
 }
 
-/// What can end the carrying out of a delta; the caller knows which entry it was.
-pub(super) enum Fault {
-    Entry(EntryFault),
-    Spool(io::Error),
-    Other(PackError),
-}
-
-impl From<EntryFault> for Fault {
-    fn from(fault: EntryFault) -> Self {
-        Self::Entry(fault)
-    }
-}
-
-impl From<PackError> for Fault {
-    fn from(error: PackError) -> Self {
-        Self::Other(error)
-    }
-}
-
 /// [`apply`] for what does not fit in memory: the instructions come out of `delta`, the result goes to `out` in pieces.
 /// `out` is called at least once for every [`CHUNK`] of instructions, if need be with nothing: there the caller looks at
 /// its clock.
 pub(super) fn apply_streamed(
     base: &mut dyn Base,
     delta: &mut dyn Read,
-    out: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
+    out: &mut dyn FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<u64, Fault> {
     let mut window = Window { bytes: vec![0; CHUNK], start: 0, end: 0, over: false };
     window.refill(delta)?;
@@ -169,14 +151,14 @@ fn copy(
     len: u64,
     left: &mut u64,
     piece: &mut [u8],
-    out: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
+    out: &mut dyn FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let to = from.checked_add(len).filter(|to| *to <= base.len()).ok_or(EntryFault::DeltaCopy)?;
     *left = left.checked_sub(len).ok_or(EntryFault::DeltaResultSize)?;
     let mut at = from;
     while at < to {
         let room = piece.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
-        base.read_exact_at(&mut piece[..room], at).map_err(Fault::Spool)?;
+        base.read_exact_at(&mut piece[..room], at).map_err(Fault::spool)?;
         out(&piece[..room])?;
         at += room as u64;
     }
@@ -202,7 +184,7 @@ impl Window {
         self.end -= self.start;
         self.start = 0;
         while self.end < self.bytes.len() {
-            match from.read(&mut self.bytes[self.end..]).map_err(Fault::Spool)? {
+            match from.read(&mut self.bytes[self.end..]).map_err(Fault::spool)? {
                 0 => {
                     self.over = true;
                     break;

@@ -59,9 +59,15 @@ pub enum PackError {
         /// Where it starts.
         offset: u64,
     },
+    /// The system gave no thread for the work.
+    #[error("the git gate could not start its work on the pack")]
+    Thread(#[source] io::Error),
+    /// The work ended without a reason of its own.
+    #[error("the git gate stopped its work on the pack")]
+    Stopped,
     /// The sink does not want to see more.
     #[error("{0}")]
-    Refused(Refused),
+    Refused(#[from] Refused),
 }
 
 /// What can be wrong with one entry.
@@ -106,6 +112,56 @@ pub enum EntryFault {
     /// SHA-1 was attacked.
     #[error("its bytes carry a SHA-1 collision attack")]
     Collision,
+}
+
+/// Something that went wrong in an entry, before it is said in which.
+pub(super) enum Fault {
+    Entry(EntryFault),
+    Pack(PackError),
+}
+
+impl Fault {
+    pub(super) fn at(self, entry: u32, offset: u64) -> PackError {
+        match self {
+            Self::Entry(fault) => PackError::Entry { entry, offset, fault },
+            Self::Pack(error) => error,
+        }
+    }
+
+    /// The spool gave an error when it was read.
+    pub(super) fn spool(error: io::Error) -> Self {
+        Self::Pack(SpoolError::System(error).into())
+    }
+}
+
+impl From<EntryFault> for Fault {
+    fn from(fault: EntryFault) -> Self {
+        Self::Entry(fault)
+    }
+}
+
+impl From<PackError> for Fault {
+    fn from(error: PackError) -> Self {
+        Self::Pack(error)
+    }
+}
+
+impl From<SpoolError> for Fault {
+    fn from(error: SpoolError) -> Self {
+        Self::Pack(error.into())
+    }
+}
+
+impl From<crate::objects::Malformed> for Fault {
+    fn from(malformed: crate::objects::Malformed) -> Self {
+        Self::Entry(EntryFault::Malformed(malformed))
+    }
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        Self::Pack(PackError::Refused(refused))
+    }
 }
 
 /// The sink's reason to see no more. It is shown to the agent as it is.

@@ -7,29 +7,18 @@ use crate::objects::ObjectKind;
 /// "No entry", where an entry's number is expected.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// The entries in the order of the pack, as they are known while the pack arrives.
-#[derive(Debug)]
+/// Where each entry of a pack is, in the pack's order.
+#[derive(Debug, Default)]
 pub(super) struct Index {
     /// Where each entry starts; ascending.
     offsets: Vec<u64>,
-    /// What each entry is; of a delta, once it is resolved.
-    kinds: Vec<Option<ObjectKind>>,
-    /// What a delta stands on, once that is known.
-    bases: Vec<u32>,
     /// Where the entries end and the trailer starts.
     pub(super) end: u64,
 }
 
 impl Index {
-    pub(super) fn new() -> Self {
-        Self { offsets: Vec::new(), kinds: Vec::new(), bases: Vec::new(), end: 0 }
-    }
-
-    /// Takes up an entry, with its kind if it is no delta, and with its base if that is known.
-    pub(super) fn push(&mut self, offset: u64, kind: Option<ObjectKind>, base: u32) {
+    pub(super) fn push(&mut self, offset: u64) {
         self.offsets.push(offset);
-        self.kinds.push(kind);
-        self.bases.push(base);
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -50,20 +39,16 @@ impl Index {
     pub(super) fn end_of(&self, entry: u32) -> u64 {
         self.offsets.get(entry as usize + 1).copied().unwrap_or(self.end)
     }
+}
 
-    pub(super) fn kind(&self, entry: u32) -> Option<ObjectKind> {
-        self.kinds[entry as usize]
-    }
-
-    pub(super) fn base(&self, entry: u32) -> u32 {
-        self.bases[entry as usize]
-    }
-
-    /// Notes what a delta turned out to be.
-    pub(super) fn resolve(&mut self, entry: u32, kind: ObjectKind, base: u32) {
-        self.kinds[entry as usize] = Some(kind);
-        self.bases[entry as usize] = base;
-    }
+/// What each entry turned out to be.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// What it is; of a delta, once it is resolved.
+    pub(super) kinds: Vec<Option<ObjectKind>>,
+    /// What a delta stands on, once that is known.
+    pub(super) bases: Vec<u32>,
+    pub(super) names: Names,
 }
 
 /// The names of the entries, by number, with as many bytes each as the format has.

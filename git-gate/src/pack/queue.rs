@@ -26,7 +26,7 @@ struct State<T> {
 
 enum Failure {
     Error(PackError),
-    /// It was fetched, or a worker panicked.
+    /// Somebody else tells it, or a worker panicked.
     Told,
 }
 
@@ -60,16 +60,16 @@ impl<T> Queue<T> {
         self.work.notify_all();
     }
 
-    /// Nothing waits any more and nothing is handed out; the first error stays.
-    pub(super) fn fail(&self, error: PackError) {
-        self.end(Failure::Error(error));
+    /// Nothing is handed out any more, also of what waits; whoever calls this has told why.
+    pub(super) fn stop(&self) {
+        self.end(Failure::Told);
     }
 
     /// The first error of a worker.
     pub(super) fn error(&self) -> Option<PackError> {
-        match self.lock().failed.replace(Failure::Told) {
+        match self.lock().failed.take() {
             Some(Failure::Error(error)) => Some(error),
-            _ => None,
+            Some(Failure::Told) | None => None,
         }
     }
 
@@ -83,7 +83,7 @@ impl<T> Queue<T> {
             drop(state);
             self.room.notify_one();
             if let Err(error) = answer {
-                self.fail(error);
+                self.end(Failure::Error(error));
             }
         }
     }

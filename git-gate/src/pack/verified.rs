@@ -4,18 +4,22 @@ use std::io::{self, Read};
 
 use gix_hash::{Kind, ObjectId};
 
-use super::LookupError;
-use crate::objects::ObjectKind;
+use super::index::{Index, Table};
+use super::resolve::Resolved;
+use super::walk::Walk;
+use super::{LookupError, ObjectKind};
 use crate::spool::{Spool, SpoolView};
 
 /// Proof that the whole pack was received, that its trailer is right, that every entry inflated exactly, that every
 /// delta was resolved, and that the sink has seen every object and refused none. Only [`super::receive`] makes one.
 #[derive(Debug)]
 pub struct Verified {
-    spool: Spool,
-    bytes: u64,
-    format: Kind,
-    objects: u32,
+    pub(super) spool: Spool,
+    pub(super) format: Kind,
+    pub(super) index: Index,
+    pub(super) table: Table,
+    /// The numbers of all entries, by their names.
+    order: Vec<u32>,
 }
 
 /// Where an object is, by the pack's own trees.
@@ -48,16 +52,22 @@ pub enum Descent {
 }
 
 impl Verified {
+    pub(super) fn new(resolved: Resolved, format: Kind) -> Self {
+        let Resolved { spool, index, table } = resolved;
+        let order = table.names.order();
+        Self { spool, format, index, table, order }
+    }
+
     /// How many entries the pack has.
     #[must_use]
     pub fn objects(&self) -> u32 {
-        self.objects
+        self.index.len()
     }
 
     /// How long the pack is, trailer included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.spool.len()
     }
 
     /// The hash of its object names.
@@ -69,7 +79,7 @@ impl Verified {
     /// Exactly the verified bytes, from the first to the last of the trailer.
     #[must_use]
     pub fn reader(&self) -> PackReader {
-        PackReader { spool: self.spool.view(), at: 0, end: self.bytes }
+        PackReader { spool: self.spool.view(), at: 0, end: self.spool.len() }
     }
 
     /// Reads verified bytes at `offset`; 0 at their end. For a reader that lives elsewhere (behind an `Arc`).
@@ -77,30 +87,40 @@ impl Verified {
     /// # Errors
     /// What the system said.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let room = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let room = usize::try_from(self.bytes().saturating_sub(offset)).unwrap_or(usize::MAX);
         let room = room.min(buffer.len());
         self.spool.view().read_at(&mut buffer[..room], offset)
+    }
+
+    /// The number of the entry of that name; of one of them, if there are several.
+    pub(super) fn entry_of(&self, oid: &ObjectId) -> Option<u32> {
+        let found = self.order.binary_search_by(|entry| self.table.names.of(*entry).cmp(oid.as_slice()));
+        found.ok().map(|place| self.order[place])
     }
 
     /// The kind of the object `oid`, when the pack has it.
     #[must_use]
     pub fn kind_of(&self, oid: &ObjectId) -> Option<ObjectKind> {
-        let _ = oid;
-        None
+        self.entry_of(oid).and_then(|entry| self.table.kinds[entry as usize])
     }
 
     /// The names of all commits in the pack, in its order (git writes the newest first).
-    pub fn commits(&self) -> impl Iterator<Item = ObjectId> + '_ {
-        std::iter::empty()
+    pub fn commits(&self) -> impl DoubleEndedIterator<Item = ObjectId> + '_ {
+        let kinds = self.table.kinds.iter().enumerate();
+        let commits = kinds.filter(|(_, kind)| **kind == Some(ObjectKind::Commit));
+        commits.filter_map(|(entry, _)| u32::try_from(entry).ok()).map(|entry| self.table.names.id(entry))
     }
 
     /// An object's kind and content, if the pack has it.
     ///
     /// # Errors
-    /// When it is over `bytes_max`, or the spool cannot be read.
+    /// When it, or what it is a delta of, is over `bytes_max`, or the spool cannot be read.
     pub fn read(&self, oid: &ObjectId, bytes_max: u64) -> Result<Option<(ObjectKind, Vec<u8>)>, LookupError> {
-        let _ = (oid, bytes_max);
-        Ok(None)
+        let Some((entry, kind)) = self.entry_of(oid).and_then(|e| Some((e, self.table.kinds[e as usize]?))) else {
+            return Ok(None);
+        };
+        let content = Walk::new(self).content(entry, bytes_max)?;
+        Ok(Some((kind, content.to_vec())))
     }
 
     /// The parents of a commit, in order; `None` when the pack has no such commit.
@@ -108,8 +128,7 @@ impl Verified {
     /// # Errors
     /// When the spool cannot be read.
     pub fn parents_of(&self, commit: &ObjectId) -> Result<Option<Vec<ObjectId>>, LookupError> {
-        let _ = commit;
-        Ok(None)
+        Ok(Walk::new(self).commit(commit)?.map(|commit| commit.parents))
     }
 
     /// Parents of the pack's commits that are not in the pack themselves, each once; at most the first `parents_max`.
@@ -117,8 +136,7 @@ impl Verified {
     /// # Errors
     /// When the spool cannot be read.
     pub fn boundary(&self, parents_max: usize) -> Result<Vec<ObjectId>, LookupError> {
-        let _ = parents_max;
-        Ok(Vec::new())
+        Walk::new(self).boundary(parents_max)
     }
 
     /// Whether `new` comes after `old` (or is it), looking at no more than `commits_max` commits of the pack.
@@ -126,11 +144,10 @@ impl Verified {
     /// # Errors
     /// When there are more commits, or the spool cannot be read.
     pub fn descends(&self, new: &ObjectId, old: &ObjectId, commits_max: u64) -> Result<Descent, LookupError> {
-        let _ = (old, commits_max);
-        Ok(Descent::GoesOnAt(vec![*new]))
+        Walk::new(self).descends(new, old, commits_max)
     }
 
-    /// Where a blob or tree of the pack is. `None` for commits and tags, and for what no tree of the pack holds.
+    /// Where a blob or tree of the pack is. `None` for commits and tags, for root trees, and for what no tree holds.
     ///
     /// # Errors
     /// When the pack's trees are too many, or the spool cannot be read.
@@ -143,7 +160,7 @@ impl Verified {
     /// # Errors
     /// As there.
     pub fn paths_of(&self, oids: &[ObjectId]) -> Result<Vec<Option<Found>>, LookupError> {
-        Ok(vec![None; oids.len()])
+        Walk::new(self).paths_of(oids)
     }
 
     /// What `path` stands for in `commit`, as far as the pack knows: whether a finding is still in the newest commit.
@@ -151,8 +168,7 @@ impl Verified {
     /// # Errors
     /// When the spool cannot be read.
     pub fn lookup(&self, commit: &ObjectId, path: &[u8]) -> Result<Lookup, LookupError> {
-        let _ = path;
-        Ok(Lookup::NotInPack(*commit))
+        Walk::new(self).lookup(commit, path)
     }
 }
 
