@@ -57,9 +57,7 @@ impl Agent {
     pub async fn drain(&mut self, within: Duration) {
         self.writer.end().await;
         let mut buffer = vec![0; READ_BYTES];
-        let reading = async {
-            while let Ok(1..) = self.reader.read(&mut buffer).await {}
-        };
+        let reading = async { while let Ok(1..) = self.reader.read(&mut buffer).await {} };
         // Too late is as good as it gets.
         let _ = tokio::time::timeout(within, reading).await;
     }

@@ -34,7 +34,8 @@ pub async fn serve(
         first = data(packets.next(line.inbound()).await, line.inbound())?;
     }
     let outbound = line.outbound();
-    let parsed = FirstLine::parse(&first).ok_or(Stop::Upstream(Failure::Ended("it does not speak git's protocol".into())));
+    let parsed =
+        FirstLine::parse(&first).ok_or(Stop::Upstream(Failure::Ended("it does not speak git's protocol".into())));
     let parsed = parsed?;
     let format = format_of(&parsed.capabilities)?;
     agent.writer.send(&pktline::packet(&fetch_first_line(&parsed, outbound.is_none()))).await?;
@@ -78,14 +79,17 @@ fn not_git() -> Stop {
 pub fn torn(error: &PacketError, inbound: &Inbound) -> Stop {
     match (error, inbound.ending().words()) {
         (PacketError::Closed | PacketError::Torn, words) => Stop::Upstream(Failure::Ended(words)),
-        (PacketError::TooLong(limit), _) => Stop::Refused(format!("the upstream's advert is over advert_bytes ({limit})")),
+        (PacketError::TooLong(limit), _) => {
+            Stop::Refused(format!("the upstream's advert is over advert_bytes ({limit})"))
+        }
         (error, _) => Stop::Upstream(Failure::Ended(error.to_string())),
     }
 }
 
 /// The hash function that capabilities name.
 pub fn format_of(capabilities: &Capabilities) -> Result<Kind, Stop> {
-    object_format(capabilities).ok_or_else(|| Stop::Refused("the repository has an object format that is unknown".into()))
+    object_format(capabilities)
+        .ok_or_else(|| Stop::Refused("the repository has an object format that is unknown".into()))
 }
 
 async fn relay_capabilities(agent: &mut Agent, inbound: &mut Inbound, packets: &mut Packets) -> Result<Kind, Stop> {
@@ -142,7 +146,9 @@ async fn relay_answer(agent: &mut Agent, inbound: &mut Inbound, limits: &Limits)
     loop {
         let Some(mut chunk) = next_chunk(inbound, limits).await? else {
             let words = inbound.ending().words();
-            return Err(if begun { Stop::Cut(format!("the upstream broke off: {words}")) } else {
+            return Err(if begun {
+                Stop::Cut(format!("the upstream broke off: {words}"))
+            } else {
                 Stop::Upstream(Failure::Ended(words))
             });
         };

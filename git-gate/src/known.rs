@@ -6,7 +6,7 @@ use crate::advert::{AGENT, v2_capability};
 use crate::config::Service;
 use crate::fetch::first_packet;
 use crate::limits::{Limits, seconds};
-use crate::objects::ObjectKind;
+use crate::objects::{Commit, ObjectKind, TreeEntries};
 use crate::pack::{self, Content, Object, Sink};
 use crate::pktline::{self, Packet, Packets, text};
 use crate::push::receive::pack_limits;
@@ -116,14 +116,16 @@ impl<'a> Lookups<'a> {
     pub async fn at_path(&mut self, commit: ObjectId, path: &[u8]) -> Result<Option<Known>, Unanswered> {
         let known = self.object(commit, ObjectKind::Commit).await?;
         let format = self.format;
-        let Some(mut id) = crate::objects::commit_tree(&known.1, format) else { return Ok(None) };
-        let mut segments = path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty()).peekable();
+        let Ok(parsed) = Commit::parse(&known.1, format) else { return Ok(None) };
+        let mut id = parsed.tree;
+        let segments: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty()).collect();
+        let mut segments = segments.into_iter().peekable();
         if segments.peek().is_none() {
             return self.object(id, ObjectKind::Tree).await.map(Some);
         }
         while let Some(segment) = segments.next() {
             let tree = self.object(id, ObjectKind::Tree).await?;
-            let mut entries = crate::objects::TreeEntries::new(&tree.1, format).flatten();
+            let mut entries = TreeEntries::new(&tree.1, format).flatten();
             let Some(entry) = entries.find(|entry| entry.name == segment) else { return Ok(None) };
             if entry.is_submodule() || (segments.peek().is_some() && !entry.is_tree()) {
                 return Ok(None);
@@ -155,8 +157,9 @@ impl<'a> Lookups<'a> {
             return Err(Unanswered::Limit("forward_commits"));
         }
         let format = self.format;
-        let commits = || commits.values().filter(|known| known.0 == ObjectKind::Commit);
-        Ok(commits().any(|known| crate::objects::commit_parents(&known.1, format).contains(&old)))
+        let mut commits = commits.values().filter(|known| known.0 == ObjectKind::Commit);
+        let is_child = |commit: Commit| commit.parents.contains(&old);
+        Ok(commits.any(|known| Commit::parse(&known.1, format).is_ok_and(is_child)))
     }
 
     async fn ask(&mut self, question: &Question<'_>) -> Result<HashMap<ObjectId, Known>, Unanswered> {
@@ -173,7 +176,8 @@ impl<'a> Lookups<'a> {
             }
         };
         let limits = self.limits;
-        let (spool, budget, format, cap) = (self.spool.clone(), self.budget.clone(), self.format, self.limits.lookup_bytes);
+        let (spool, budget, format, cap) =
+            (self.spool.clone(), self.budget.clone(), self.format, self.limits.lookup_bytes);
         let parsed = tokio::task::spawn_blocking(move || parse(&bytes, &spool, &budget, format, &limits, cap)).await;
         parsed.unwrap_or_else(|_| Err(Unanswered::Failed("its answer could not be read".into())))
     }
@@ -227,7 +231,8 @@ impl<'a> Lookups<'a> {
         loop {
             match packets.next(line.inbound()).await.map_err(|error| failed(&error))? {
                 Packet::Data(data) => {
-                    if let Some(features) = v2_capability(&data).as_deref().and_then(|line| line.strip_prefix("fetch=")) {
+                    if let Some(features) = v2_capability(&data).as_deref().and_then(|line| line.strip_prefix("fetch="))
+                    {
                         self.filters = features.split(' ').any(|feature| feature == "filter");
                     }
                 }

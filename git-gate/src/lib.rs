@@ -10,18 +10,32 @@
 
 pub mod config;
 pub mod limits;
-#[cfg(feature = "server")]
-pub mod objects;
-#[cfg(feature = "server")]
-pub mod pack;
 mod secret;
-#[cfg(feature = "server")]
-pub mod spool;
 
 #[cfg(feature = "server")]
 pub mod address;
 #[cfg(feature = "server")]
 pub mod advert;
+#[cfg(feature = "server")]
+pub mod agent;
+#[cfg(feature = "server")]
+pub mod alone;
+#[cfg(feature = "server")]
+pub mod audit;
+#[cfg(feature = "server")]
+pub mod control;
+#[cfg(feature = "server")]
+pub mod exceptions;
+#[cfg(feature = "server")]
+pub mod fetch;
+#[cfg(feature = "server")]
+pub mod gate;
+#[cfg(feature = "server")]
+pub mod known;
+#[cfg(feature = "server")]
+pub mod objects;
+#[cfg(feature = "server")]
+pub mod pack;
 #[cfg(feature = "server")]
 pub mod pktline;
 #[cfg(feature = "server")]
@@ -35,7 +49,17 @@ pub mod request;
 #[cfg(feature = "server")]
 pub mod scan;
 #[cfg(feature = "server")]
+pub mod spool;
+#[cfg(feature = "server")]
+pub mod stop;
+#[cfg(feature = "server")]
+pub mod table;
+#[cfg(feature = "server")]
+pub mod turns;
+#[cfg(feature = "server")]
 pub mod upstream;
 
 pub use config::{NAME, PORT};
+#[cfg(feature = "server")]
+pub use control::main;
 pub use secret::Secret;

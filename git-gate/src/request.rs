@@ -53,7 +53,8 @@ impl Request {
     pub fn parse(data: &[u8]) -> Result<Self, RequestError> {
         let mut parts = data.split(|byte| *byte == 0);
         let line = parts.next().unwrap_or_default();
-        let line = std::str::from_utf8(line.strip_suffix(b"\n").unwrap_or(line)).map_err(|_| RequestError::Malformed)?;
+        let line =
+            std::str::from_utf8(line.strip_suffix(b"\n").unwrap_or(line)).map_err(|_| RequestError::Malformed)?;
         let (service, path) = line.split_once(' ').ok_or(RequestError::Malformed)?;
         let service = match service {
             "git-upload-pack" => Service::Fetch,

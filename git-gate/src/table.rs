@@ -210,7 +210,10 @@ impl Remote {
                 };
                 Box::new(Https { authority, path, tls, proxy: proxy.cloned(), credential, limits: config.limits })
             }
-            (address::Upstream::Ssh { .. }, Credential::Bearer { .. } | Credential::Basic { .. } | Credential::None) => {
+            (
+                address::Upstream::Ssh { .. },
+                Credential::Bearer { .. } | Credential::Basic { .. } | Credential::None,
+            ) => {
                 return Err(RemoteError::Credential);
             }
         };
@@ -227,9 +230,8 @@ impl Remote {
 /// A name that a path of a URL can be, in one spelling.
 fn is_name(name: &str) -> bool {
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let segment = |segment: &str| {
-        !segment.is_empty() && !segment.starts_with(['.', '-']) && segment.bytes().all(is_char)
-    };
+    let segment =
+        |segment: &str| !segment.is_empty() && !segment.starts_with(['.', '-']) && segment.bytes().all(is_char);
     name.len() <= 200 && name.split('/').all(segment) && !name.ends_with(".git")
 }
 

@@ -17,8 +17,10 @@ pub enum Part {
     Keepalive,
     /// The upstream gave up, with these words.
     Fatal(Vec<u8>),
-    /// The whole report is there; nothing more will be read.
+    /// The whole report is there. Text may still follow: hooks that run after a push speak then.
     Report(Report),
+    /// Nothing more will come.
+    End,
 }
 
 /// A complete report.
@@ -49,13 +51,14 @@ pub struct Reader {
     side_band: bool,
     outer: Vec<u8>,
     inner: Vec<u8>,
+    reported: bool,
     done: bool,
 }
 
 impl Reader {
     /// For an answer with side bands, or one that is the report alone.
     pub fn new(side_band: bool) -> Self {
-        Self { side_band, outer: Vec::new(), inner: Vec::new(), done: false }
+        Self { side_band, outer: Vec::new(), inner: Vec::new(), reported: false, done: false }
     }
 
     /// Takes the next bytes.
@@ -67,6 +70,10 @@ impl Reader {
         if !self.side_band {
             self.inner.extend_from_slice(bytes);
             self.report(&mut parts)?;
+            if self.reported {
+                self.done = true;
+                parts.push(Part::End);
+            }
             return Ok(parts);
         }
         self.outer.extend_from_slice(bytes);
@@ -77,23 +84,23 @@ impl Reader {
                 Head::Flush => {
                     // The end of the side bands; without a report in them there will be none.
                     self.done = true;
+                    parts.push(Part::End);
                     return Ok(parts);
                 }
                 Head::Delim | Head::ResponseEnd => return Err(AnswerError::Malformed),
                 Head::Data(_) => match data.split_first() {
                     Some((1, [])) => parts.push(Part::Keepalive),
+                    // A second report would be one too many.
+                    Some((1, _)) if self.reported => return Err(AnswerError::Malformed),
                     Some((1, rest)) => {
                         self.inner.extend_from_slice(rest);
                         at += length;
                         self.report(&mut parts)?;
-                        if self.done {
-                            return Ok(parts);
-                        }
                         continue;
                     }
                     Some((2, rest)) => parts.push(Part::Text(rest.to_vec())),
                     Some((3, rest)) => {
-                        parts.push(Part::Fatal(rest.to_vec()));
+                        parts.extend([Part::Fatal(rest.to_vec()), Part::End]);
                         self.done = true;
                         return Ok(parts);
                     }
@@ -140,7 +147,7 @@ impl Reader {
                 _ => return Err(AnswerError::Malformed),
             }
         }
-        self.done = true;
+        self.reported = true;
         parts.push(Part::Report(Report { bytes: self.inner[..at].to_vec(), unpack, refs }));
         Ok(())
     }
@@ -221,8 +228,10 @@ mod tests {
         band(&mut answer, 1, head);
         band(&mut answer, 2, b"bye\n");
         band(&mut answer, 1, tail);
+        band(&mut answer, 2, b"hook\n");
         answer.extend_from_slice(b"0000");
-        let parts = [Part::Text(b"hello\n".into()), Part::Keepalive, Part::Text(b"bye\n".into()), wanted()];
+        let text = |text: &[u8]| Part::Text(text.into());
+        let parts = [text(b"hello\n"), Part::Keepalive, text(b"bye\n"), wanted(), text(b"hook\n"), Part::End];
         for size in 1..answer.len() {
             let mut reader = Reader::new(true);
             let seen: Vec<Part> = answer.chunks(size).flat_map(|chunk| reader.take(chunk).unwrap()).collect();
@@ -230,7 +239,7 @@ mod tests {
         }
         let mut bare = Reader::new(false);
         assert_eq!(bare.take(&report()[..30]).unwrap(), []);
-        assert_eq!(bare.take(&report()[30..]).unwrap(), [wanted()]);
+        assert_eq!(bare.take(&report()[30..]).unwrap(), [wanted(), Part::End]);
     }
 
     #[test]
@@ -250,7 +259,7 @@ mod tests {
         let mut answer = Vec::new();
         band(&mut answer, 3, b"no space");
         band(&mut answer, 1, &report());
-        assert_eq!(Reader::new(true).take(&answer).unwrap(), [Part::Fatal(b"no space".into())]);
+        assert_eq!(Reader::new(true).take(&answer).unwrap(), [Part::Fatal(b"no space".into()), Part::End]);
     }
 
     #[test]

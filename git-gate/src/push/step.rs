@@ -107,8 +107,7 @@ impl Asked {
                 Forwardness::Unknown => Err(Denied::ForwardUnknown),
             }
         };
-        let denied: Vec<Option<Denied>> =
-            self.commands.updates().iter().map(|update| judge(update).err()).collect();
+        let denied: Vec<Option<Denied>> = self.commands.updates().iter().map(|update| judge(update).err()).collect();
         if denied.iter().all(Option::is_none) { Ok(Permitted(())) } else { Err(denied) }
     }
 
@@ -159,7 +158,6 @@ impl Cleared {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +174,8 @@ mod tests {
     }
 
     fn first() -> FirstLine {
-        FirstLine::parse(format!("{A} refs/heads/a\0report-status delete-refs push-options agent=x").as_bytes()).unwrap()
+        FirstLine::parse(format!("{A} refs/heads/a\0report-status delete-refs push-options agent=x").as_bytes())
+            .unwrap()
     }
 
     fn asked(lines: &[String]) -> Asked {

@@ -125,8 +125,7 @@ impl Wire {
         if self.sender.is_none() {
             let within = seconds(self.upstream.limits.connect_seconds);
             let connecting = tokio::time::timeout(within, self.upstream.dial()).await;
-            let late =
-                || Failure::Late { upstream: self.upstream.authority.clone(), what: "connection", within };
+            let late = || Failure::Late { upstream: self.upstream.authority.clone(), what: "connection", within };
             self.sender = Some(connecting.map_err(|_| late())??);
         }
         self.sender.as_mut().ok_or_else(|| Failure::Ended(String::new()))
@@ -312,10 +311,7 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if !self.head.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.head)))));
         }

@@ -10,8 +10,8 @@ use crate::request::Version;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use russh::client::{self, Handle, Msg};
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::keys::PublicKeyOrCertificate;
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Preferred, cipher};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -178,10 +178,9 @@ fn parse_pin(line: &str) -> Result<PublicKey, KeyError> {
 fn accepted_types(pinned: Algorithm) -> Result<Vec<Algorithm>, KeyError> {
     match pinned {
         Algorithm::Ed25519 | Algorithm::Ecdsa { .. } => Ok(vec![pinned]),
-        Algorithm::Rsa { .. } => Ok(vec![
-            Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-            Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-        ]),
+        Algorithm::Rsa { .. } => {
+            Ok(vec![Algorithm::Rsa { hash: Some(HashAlg::Sha512) }, Algorithm::Rsa { hash: Some(HashAlg::Sha256) }])
+        }
         _ => Err(KeyError::PinType),
     }
 }
@@ -312,12 +311,7 @@ impl Line for Talk {
 }
 
 /// Hands on what the channel brings, until either side has gone; closes the channel then.
-async fn pump(
-    mut reader: ChannelReadHalf,
-    writer: Arc<Writer>,
-    chunks: mpsc::Sender<Bytes>,
-    ending: super::Ending,
-) {
+async fn pump(mut reader: ChannelReadHalf, writer: Arc<Writer>, chunks: mpsc::Sender<Bytes>, ending: super::Ending) {
     loop {
         let message = tokio::select! {
             () = chunks.closed() => break,
