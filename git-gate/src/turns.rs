@@ -81,12 +81,12 @@ impl Places {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_next_one_waits_and_then_hears_why_not() {
-        let turns = Turns::new(&Limits { pushes: 1, turn_seconds: 60, ..Limits::default() });
+        let turns = Turns::new(&Limits { pushes: 1, turn_seconds: 1, ..Limits::default() });
         let first = turns.push().await.unwrap();
         let error = turns.push().await.map(drop).unwrap_err().to_string();
-        assert_eq!(error, "busy: all 1 pushes were taken for 60 seconds; try again");
+        assert_eq!(error, "busy: all 1 pushes were taken for 1 seconds; try again");
         let (second, ()) = tokio::join!(turns.push(), async { drop(first) });
         assert!(second.is_ok());
     }

@@ -18,14 +18,14 @@ pub enum Decoder {
     Percent,
     /// Escapes of string literals: `\u0041`, `\x41`, `\101`, `&#65;`.
     Escapes,
+    /// Backwards; for known secrets alone.
+    Reversed,
     /// gzip (RFC 1952).
     Gzip,
     /// zlib (RFC 1950).
     Zlib,
     /// An entry of a zip archive.
     Zip,
-    /// An entry of a tar archive.
-    Tar,
     /// bzip2.
     Bzip2,
     /// xz.
@@ -35,6 +35,16 @@ pub enum Decoder {
 }
 
 impl Decoder {
+    /// Does it hold compressed data, so that the object has no lines?
+    pub fn is_container(self) -> bool {
+        match self {
+            Self::Gzip | Self::Zlib | Self::Zip | Self::Bzip2 | Self::Xz | Self::Zstd => true,
+            Self::Utf16 | Self::Utf32 | Self::Base64 | Self::Hex | Self::Percent | Self::Escapes | Self::Reversed => {
+                false
+            }
+        }
+    }
+
     /// What people call it.
     pub fn name(self) -> &'static str {
         match self {
@@ -44,10 +54,10 @@ impl Decoder {
             Self::Hex => "hex",
             Self::Percent => "percent-encoding",
             Self::Escapes => "escapes",
+            Self::Reversed => "reverse",
             Self::Gzip => "gzip",
             Self::Zlib => "zlib",
             Self::Zip => "zip",
-            Self::Tar => "tar",
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
             Self::Zstd => "zstd",
