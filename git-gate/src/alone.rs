@@ -118,9 +118,9 @@ mod tests {
         for (broken, wanted) in [
             (text.replace("listen =", "lisssten ="), "is no configuration"),
             (text.replace("pushes", "pushess"), "is no configuration"),
-            (text.replace("file = ", "fille = "), "is no configuration"),
+            (text.replace("{ file = ", "{ fille = "), "is no configuration"),
             (text.replace("/token\"", "/nowhere\""), "cannot read"),
-            (text.replace("file = ", "env = "), "is not there"),
+            (text.replace("{ file = ", "{ env = "), "is not there"),
         ] {
             std::fs::write(path("gate.toml"), broken).unwrap();
             let error = read(&path("gate.toml")).map(drop).unwrap_err().to_string();
