@@ -33,7 +33,7 @@ pub enum RequestError {
     #[error("the request is not one of git's protocol")]
     Malformed,
     /// `git archive --remote` or something newer.
-    #[error("only fetch and push are offered here; `git archive --remote` and others are not")]
+    #[error("only fetch and push go through here; git archive --remote and others are not offered")]
     NotOffered,
 }
 

@@ -156,8 +156,9 @@ impl Judge<'_> {
         let tips: Vec<ObjectId> = tips.filter(|tip| pack.kind_of(tip) == Some(ObjectKind::Commit)).collect();
         let is_gone = |tip: &ObjectId| match pack.lookup(tip, &found.path) {
             Ok(Lookup::Object(now)) => now != *id,
-            Ok(Lookup::Absent) => true,
-            Ok(Lookup::NotInPack(_)) | Err(_) => false,
+            // A tree that is not in the pack is upstream, where this blob is not.
+            Ok(Lookup::Absent | Lookup::NotInPack(_)) => true,
+            Err(_) => false,
         };
         !tips.is_empty() && tips.iter().all(is_gone)
     }
