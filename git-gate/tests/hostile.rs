@@ -238,7 +238,7 @@ fn ref_updates() {
 
 #[test]
 fn packs() {
-    let scene = Scene::new(Limits { object_bytes: 1 << 20, drain_seconds: 2, ..Limits::default() });
+    let scene = Scene::new(Limits { object_bytes: 1 << 20, drain_seconds: 2, idle_seconds: 3, ..Limits::default() });
     let pack = scene.pack();
     let changed = |at: usize, with: u8| {
         let mut pack = pack.clone();

@@ -292,17 +292,17 @@ fn https_by_every_name_and_through_a_proxy() {
     let stranger_folder = folder();
     let stranger = Https::start(stranger_folder.path(), &git());
     let (address, seen) = proxy();
-    let config = |remote: Remote| Config {
+    let on = |remote: Remote| Config {
         remotes: vec![remote],
-        listen: self::config(scene.here(), Vec::new()).listen,
+        listen: config(scene.here(), Vec::new()).listen,
         ..base.clone()
     };
     let basic = CREDENTIAL.to_owned();
     for (name, config, secret, wanted) in [
-        ("the right one", config(good.clone()), basic.clone(), ""),
+        ("the right one", on(good.clone()), basic.clone(), ""),
         (
             "through the proxy",
-            Config { proxy: Some(format!("http://{address}")), ..config(good.clone()) },
+            Config { proxy: Some(format!("http://{address}")), ..on(good.clone()) },
             basic.clone(),
             "",
         ),
@@ -311,33 +311,33 @@ fn https_by_every_name_and_through_a_proxy() {
             Config {
                 upstream_roots: stranger.ca_pem.clone(),
                 inspected_ca: Some(https.ca_pem.clone()),
-                ..config(Remote { inspected: true, ..good.clone() })
+                ..on(Remote { inspected: true, ..good.clone() })
             },
             basic.clone(),
             "",
         ),
-        ("another password", config(good.clone()), "ci:wrong-passw0rd".into(), "does not accept the credential"),
+        ("another password", on(good.clone()), "ci:wrong-passw0rd".into(), "does not accept the credential"),
         (
             "no such repository",
-            config(Remote { upstream: https.url(&live.join("none.git")), ..good.clone() }),
+            on(Remote { upstream: https.url(&live.join("none.git")), ..good.clone() }),
             basic.clone(),
             "repository not found",
         ),
         (
             "another CA",
-            Config { upstream_roots: stranger.ca_pem.clone(), ..config(good.clone()) },
+            Config { upstream_roots: stranger.ca_pem.clone(), ..on(good.clone()) },
             basic.clone(),
             "certificate is not trusted",
         ),
         (
             "nobody there",
-            config(Remote { upstream: format!("https://localhost:{}/x", free_port()), ..good.clone() }),
+            on(Remote { upstream: format!("https://localhost:{}/x", free_port()), ..good.clone() }),
             basic.clone(),
             "upstream unreachable",
         ),
         (
             "no proxy there",
-            Config { proxy: Some(format!("http://127.0.0.1:{}", free_port())), ..config(good.clone()) },
+            Config { proxy: Some(format!("http://127.0.0.1:{}", free_port())), ..on(good.clone()) },
             basic,
             "upstream unreachable",
         ),

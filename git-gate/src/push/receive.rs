@@ -88,7 +88,8 @@ pub async fn receive(agent: &mut Agent, order: Order, side_band: bool) -> Result
     let cancelled = Arc::new(AtomicBool::new(false));
     let stop = cancelled.clone();
     let mut work = tokio::task::spawn_blocking(move || parse(order, Feed::new(receiver), cancelled));
-    let mut feeder = Feeder { sender: Some(sender), limits: &limits, since: Instant::now(), counted: 0, begun: false };
+    let mut feeder =
+        Feeder { sender: Some(sender), limits: &limits, since: Instant::now(), counted: 0, begun: false, until: None };
     let mut quiet = tokio::time::interval(seconds(limits.keepalive_seconds));
     quiet.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     quiet.reset();
@@ -126,6 +127,7 @@ struct Feeder<'a> {
     since: Instant,
     counted: u64,
     begun: bool,
+    until: Option<Instant>,
 }
 
 impl Feeder<'_> {
@@ -140,9 +142,11 @@ impl Feeder<'_> {
             return Ok(());
         };
         let wait = if self.begun { self.limits.idle_seconds } else { self.limits.pack_wait_seconds };
+        // Kept over calls: one that was dropped for a sign of life does not begin the time anew.
+        let until = *self.until.get_or_insert_with(|| Instant::now() + seconds(wait));
         let reading = tokio::select! {
             () = sender.closed() => None,
-            read = tokio::time::timeout(seconds(wait), reader.fill_buf()) => Some(read),
+            read = tokio::time::timeout_at(until.into(), reader.fill_buf()) => Some(read),
         };
         let bytes = match reading {
             None => {
@@ -157,6 +161,7 @@ impl Feeder<'_> {
         let length = bytes.len();
         place.send(bytes);
         reader.consume(length);
+        self.until = None;
         self.pace(length)
     }
 
