@@ -248,8 +248,9 @@ fn packs() {
     let body = pack.len() - 20;
     // A delta on what the upstream has and the pack has not.
     let thin = scene.git(
-        "rev-list --objects HEAD ^HEAD~1 > /dev/null; echo more >> a; git add a; git commit -qm thin; git rev-list --objects-edge HEAD ^HEAD~1 | git pack-objects -q --thin --stdout; git reset -q --hard HEAD~1",
+        "checkout -q -b thin && echo more >> a && git commit -qam thin && printf 'HEAD\\n^HEAD~1\\n' | git pack-objects -q --revs --thin --delta-base-offset --stdout && git checkout -q -",
     );
+    assert!(thin.len() > 32, "a pack with something in it");
     let bomb = scene.git(
         "hash-object -w -t blob --stdin < /dev/null > /dev/null; head -c 8000000 /dev/zero | git hash-object -w --stdin | git pack-objects -q --stdout",
     );

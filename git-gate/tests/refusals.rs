@@ -100,7 +100,7 @@ const ROWS: &[(&str, &str, &str)] = &[
         "file name ",
     ),
     ("branch name", "git push origin HEAD:refs/heads/$CANARY", "the ref's name"),
-    ("note", "git notes add -m $CANARY && git push origin refs/notes/commits", "blob"),
+    ("note", "git notes add -m $CANARY && git push origin refs/notes/commits", "ghp_…(40 chars)"),
     ("push option", "git commit -q --allow-empty -m x && git push -o key=$CANARY origin HEAD:x", "push option 1"),
     (
         "UTF-16",
