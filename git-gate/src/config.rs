@@ -168,8 +168,8 @@ pub enum Credential {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Push {
-    /// Full ref names, `*` for any characters within one segment, `**` for any characters. A ref that none of them
-    /// matches is refused.
+    /// Full ref names, where `*` stands for any characters, as in a refspec of git: `refs/heads/agent/*` is also
+    /// `refs/heads/agent/a/b`. A ref that none of them matches is refused.
     #[serde(default)]
     pub refs: Vec<String>,
     /// May a ref be moved to a commit that does not descend from its present one?

@@ -3,16 +3,63 @@
 //!
 //! Without features this is the schema alone ([`config`], [`limits`], [`Secret`]), for whoever writes a configuration.
 //! Feature `server` is the sidecar itself.
+//!
+//! The way of a push, each step able to refuse it: [`request`] (which remote?), [`advert`] (what is offered),
+//! [`push`] (what it wants of refs, and [`policy`]), `pack` (is it whole and sound?), [`scan`] (is there a secret in
+//! it?), [`known`] (was it upstream already?), and only then [`upstream`].
 
 pub mod config;
 pub mod limits;
+mod secret;
+
+#[cfg(feature = "server")]
+pub mod address;
+#[cfg(feature = "server")]
+pub mod advert;
+#[cfg(feature = "server")]
+pub mod agent;
+#[cfg(feature = "server")]
+pub mod alone;
+#[cfg(feature = "server")]
+pub mod audit;
+#[cfg(feature = "server")]
+pub mod control;
+#[cfg(feature = "server")]
+pub mod exceptions;
+#[cfg(feature = "server")]
+pub mod fetch;
+#[cfg(feature = "server")]
+pub mod gate;
+#[cfg(feature = "server")]
+pub mod known;
 #[cfg(feature = "server")]
 pub mod objects;
 #[cfg(feature = "server")]
 pub mod pack;
-mod secret;
+#[cfg(feature = "server")]
+pub mod pktline;
+#[cfg(feature = "server")]
+pub mod policy;
+#[cfg(feature = "server")]
+pub mod push;
+#[cfg(feature = "server")]
+pub mod report;
+#[cfg(feature = "server")]
+pub mod request;
+#[cfg(feature = "server")]
+pub mod scan;
 #[cfg(feature = "server")]
 pub mod spool;
+#[cfg(feature = "server")]
+pub mod stop;
+#[cfg(feature = "server")]
+pub mod table;
+#[cfg(feature = "server")]
+pub mod turns;
+#[cfg(feature = "server")]
+pub mod upstream;
 
 pub use config::{NAME, PORT};
+#[cfg(feature = "server")]
+pub use control::main;
 pub use secret::Secret;
