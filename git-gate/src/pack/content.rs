@@ -148,14 +148,27 @@ const BLOCKS: usize = 64;
 /// a million calls to the system.
 pub(super) struct DiskBase<'a> {
     piece: &'a Piece,
+    blocks: &'a mut Blocks,
+}
+
+/// Room for recent blocks, for one base after the other.
+pub(super) struct Blocks {
     /// The number of the block in each place.
     held: [u64; BLOCKS],
-    blocks: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
+impl Blocks {
+    pub(super) fn new() -> Self {
+        Self { held: [u64::MAX; BLOCKS], bytes: Vec::new() }
+    }
 }
 
 impl<'a> DiskBase<'a> {
-    pub(super) fn new(piece: &'a Piece) -> Self {
-        Self { piece, held: [u64::MAX; BLOCKS], blocks: vec![0; BLOCK * BLOCKS] }
+    pub(super) fn new(piece: &'a Piece, blocks: &'a mut Blocks) -> Self {
+        blocks.held = [u64::MAX; BLOCKS];
+        blocks.bytes.resize(BLOCK * BLOCKS, 0);
+        Self { piece, blocks }
     }
 
     /// The bytes from `at` to the end of the block it is in.
@@ -164,11 +177,11 @@ impl<'a> DiskBase<'a> {
         let start = number * BLOCK as u64;
         let len = usize::try_from(self.piece.len() - start).unwrap_or(BLOCK).min(BLOCK);
         let place = usize::try_from(number % BLOCKS as u64).unwrap_or(0);
-        let block = &mut self.blocks[place * BLOCK..][..len];
-        if self.held[place] != number {
-            self.held[place] = u64::MAX;
+        let block = &mut self.blocks.bytes[place * BLOCK..][..len];
+        if self.blocks.held[place] != number {
+            self.blocks.held[place] = u64::MAX;
             self.piece.read_exact_at(block, start)?;
-            self.held[place] = number;
+            self.blocks.held[place] = number;
         }
         Ok(&block[usize::try_from(at - start).unwrap_or(0)..])
     }

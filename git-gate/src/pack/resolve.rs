@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use gix_hash::ObjectId;
 
 use super::arrive::{Arrived, Kept};
-use super::content::{Content, DiskBase, DiskReader, Memory, MemoryBase, Writer, hasher};
+use super::content::{Blocks, Content, DiskBase, DiskReader, Memory, MemoryBase, Writer, hasher};
 use super::delta::{self, Base};
 use super::error::Fault;
 use super::index::{Index, Table};
@@ -121,6 +121,7 @@ struct Frame<'a> {
 struct Worker<'a> {
     work: &'a Work<'a>,
     buffers: Buffers,
+    blocks: Blocks,
     /// The worker's own file, once it needs one.
     scratch: Option<Scratch>,
     delta: Vec<u8>,
@@ -134,6 +135,7 @@ impl<'a> Worker<'a> {
         Self {
             work,
             buffers: Buffers::new(),
+            blocks: Blocks::new(),
             scratch: None,
             delta: Vec::new(),
             built: 0,
@@ -267,6 +269,8 @@ impl<'a> Worker<'a> {
         delta: &mut dyn Read,
     ) -> Result<Built<'a>, Fault> {
         let work = self.work;
+        // Out of `self` while the count is kept there; an error on the way ends the whole work.
+        let mut blocks = std::mem::replace(&mut self.blocks, Blocks::new());
         let (mut memory, mut disk);
         let base: &mut dyn Base = match base {
             Content::Memory { bytes, .. } => {
@@ -274,7 +278,7 @@ impl<'a> Worker<'a> {
                 &mut memory
             }
             Content::Disk(piece) => {
-                disk = DiskBase::new(piece);
+                disk = DiskBase::new(piece, &mut blocks);
                 &mut disk
             }
         };
@@ -289,6 +293,7 @@ impl<'a> Worker<'a> {
                 all.extend_from_slice(bytes);
                 self.count(bytes.len() as u64 + 1)
             })?;
+            self.blocks = blocks;
             return Ok(Built { content: Content::Memory { bytes: all, _room: room }, id: None });
         }
         let mut writer = Writer::new(self.piece()?, hasher(work.show.format, kind, size));
@@ -296,6 +301,7 @@ impl<'a> Worker<'a> {
             writer.write(bytes)?;
             self.count(bytes.len() as u64 + 1)
         })?;
+        self.blocks = blocks;
         let (piece, id) = writer.finish()?;
         Ok(Built { content: Content::Disk(piece), id: Some(id?) })
     }

@@ -15,7 +15,7 @@ use crate::objects::{Commit, TreeEntries};
 /// Commits, trees and tags were held in memory once before; they may be again.
 const OBJECT_BYTES_MAX: u64 = 64 << 20;
 /// All that one question may read and build.
-const WORK_BYTES_MAX: u64 = 4 << 30;
+const WORK_BYTES_MAX: u64 = 2 << 30;
 /// What is kept of it for the next object, which is often a delta on the one before.
 const CACHE_BYTES: usize = 8 << 20;
 /// Folders within folders.

@@ -3,7 +3,7 @@
 use git_gate::pack::{ObjectFormat, PackLimits, Refused, Sink};
 use git_gate::spool::{Spool, SpoolBudget};
 
-use crate::builder::{BLOB, Op, PackBuilder, TREE, blob_name, deflate, delta, noise, tree};
+use crate::builder::{BLOB, Op, PackBuilder, REF, TREE, blob_name, deflate, delta, noise, tree};
 use crate::collector::{Collector, take, take_sha1};
 use crate::git::index_pack;
 
@@ -167,6 +167,21 @@ fn a_chain_with_a_branch_at_every_link_does_not_fill_the_disk() {
         assert_eq!(*sink.shown.lock().unwrap(), 3001);
         assert_eq!(budget.used(), verified.bytes(), "what was built on the way still counts");
     }
+}
+
+/// Whoever asks first gets all deltas on a name; were each of many objects of that name to ask for each of them, the
+/// work would be their product.
+#[test]
+fn many_objects_of_one_name_and_many_deltas_on_it() {
+    const MANY: usize = 20_000;
+    let base = deflate(b"base");
+    let ops = delta(4, 1, &[Op::Copy(0, 1)]);
+    let (size, ops) = (ops.len() as u64, deflate(&ops));
+    let pack = (0..MANY).fold(PackBuilder::sha1(), |pack, _| pack.raw(BLOB, 4, b"", &base));
+    let name = blob_name(b"base");
+    let pack = (0..MANY).fold(pack, |pack, _| pack.raw(REF, size, name.as_slice(), &ops)).finish();
+    let (verified, objects) = take_sha1(&pack).unwrap();
+    assert_eq!((verified.objects() as usize, objects.len()), (2 * MANY, 2));
 }
 
 #[test]
