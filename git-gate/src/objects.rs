@@ -221,3 +221,109 @@ fn text_line<'a>(content: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     Some(&rest[end + 1..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gix_hash::Kind;
+
+    const OID: [u8; 20] = [0xab; 20];
+    const HEX: &str = "abababababababababababababababababababab";
+
+    fn tree(content: &[u8]) -> Result<Vec<TreeEntry<'_>>, &'static str> {
+        TreeEntries::new(content, Kind::Sha1).map(|entry| entry.map_err(|error| error.what)).collect()
+    }
+
+    fn line(head: &[u8]) -> Vec<u8> {
+        [head, &OID].concat()
+    }
+
+    #[test]
+    fn trees() {
+        let content =
+            [line(b"100644 a b\n\xff\0"), line(b"40000 folder\0"), line(b"160000 module\0"), line(b"040000 old\0")];
+        let content = content.concat();
+        let entries = tree(&content).unwrap();
+        let names: Vec<_> = entries.iter().map(|entry| (entry.name, entry.is_tree(), entry.is_submodule())).collect();
+        let folder: &[u8] = b"folder";
+        assert_eq!(
+            names,
+            [(&b"a b\n\xff"[..], false, false), (folder, true, false), (b"module", false, true), (b"old", true, false)]
+        );
+        assert!(entries.iter().all(|entry| entry.oid.as_slice() == OID));
+        assert_eq!(tree(b"").unwrap(), []);
+        for (content, what) in [
+            (line(b"100644 \0"), "a name is empty"),
+            (line(b"100644 a/b\0"), "a name has a slash"),
+            (line(b"100644\0"), "an entry has no mode"),
+            (line(b"0100644 a\0"), "a mode has not five or six digits"),
+            (line(b" a\0"), "a mode has not five or six digits"),
+            (line(b"10064 a\0"), "a mode is of no known type"),
+            (line(b"100648 a\0"), "a mode is not octal"),
+            (line(b"+40000 a\0"), "a mode is not octal"),
+            (line(b"020000 a\0"), "a mode is of no known type"),
+            (b"100644 endless".to_vec(), "a name has no end"),
+            (line(b"100644 a\0")[..28].to_vec(), "it ends in an entry"),
+            ([line(b"100644 a\0"), b"1".to_vec()].concat(), "an entry has no mode"),
+        ] {
+            assert_eq!(tree(&content), Err(what), "{content:?}");
+        }
+        let mut bad = TreeEntries::new(b"bad", Kind::Sha1);
+        assert!(bad.next().unwrap().is_err());
+        assert!(bad.next().is_none(), "it goes on after an error");
+        assert_eq!(
+            TreeEntries::new(&line(b"100644 a\0"), Kind::Sha256).next().unwrap().unwrap_err().what,
+            "it ends in an entry"
+        );
+    }
+
+    #[test]
+    fn commits() {
+        let who = "A <a@example.org> 1 +0000";
+        let commit = |text: &str| Commit::parse(text.as_bytes(), Kind::Sha1).map_err(|error| error.what);
+        let one = commit(&format!(
+            "tree {HEX}\nparent {HEX}\nparent {HEX}\nauthor {who}\ncommitter {who}\nparent {HEX}\n\nwords\nparent {HEX}\n"
+        ));
+        assert_eq!(one.unwrap().parents.len(), 2, "only the lines right behind the tree are parents");
+        assert!(commit(&format!("tree {HEX}\nauthor {who}\ncommitter {who}\n")).unwrap().parents.is_empty());
+        for (text, what) in [
+            (String::new(), "it does not start with its tree"),
+            (format!("tree {HEX}"), "it does not start with its tree"),
+            (format!("tree {}\n", &HEX[1..]), "it does not start with its tree"),
+            (format!("tree {}\n", HEX.to_uppercase()), "it does not start with its tree"),
+            (format!("tree {HEX}{HEX}\n"), "it does not start with its tree"),
+            (format!("tree {HEX}\nparent x\n"), "a parent is not an object name"),
+            (format!("tree {HEX}\nparent {HEX} \n"), "a parent is not an object name"),
+            (format!("tree {HEX}\ncommitter {who}\n"), "its author does not follow its parents"),
+            (format!("tree {HEX}\n\nauthor {who}\n"), "its author does not follow its parents"),
+            (format!("tree {HEX}\nauthor {who}"), "its author does not follow its parents"),
+            (format!("tree {HEX}\nauthor {who}\n\n"), "its committer does not follow its author"),
+        ] {
+            assert_eq!(commit(&text), Err(what), "{text}");
+        }
+    }
+
+    #[test]
+    fn tags() {
+        let tag = |text: &str| Tag::parse(text.as_bytes(), Kind::Sha1).map_err(|error| error.what);
+        for (word, kind) in [
+            ("commit", ObjectKind::Commit),
+            ("tree", ObjectKind::Tree),
+            ("blob", ObjectKind::Blob),
+            ("tag", ObjectKind::Tag),
+        ] {
+            assert_eq!(tag(&format!("object {HEX}\ntype {word}\ntag v1\n\n")).unwrap().kind, kind);
+        }
+        for (text, what) in [
+            (String::new(), "it does not start with its object"),
+            (format!("object {HEX}\ntag v1\n"), "its type does not follow its object"),
+            (format!("object {HEX}\ntype bolb\ntag v1\n"), "its type is none"),
+            (format!("object {HEX}\ntype {HEX}\ntag v1\n"), "its type is none"),
+            (format!("object {HEX}\ntype blob"), "its type is none"),
+            (format!("object {HEX}\ntype blob\ntagger A\n"), "its name does not follow its type"),
+            (format!("object {HEX}\ntype blob\n"), "its name does not follow its type"),
+        ] {
+            assert_eq!(tag(&text), Err(what), "{text}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! The content of an object that others are built on: in memory while there is room for it, else in a spool of its own.
+//! The content of an object that others are built on: in memory while there is room for it, else on disk.
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use gix_hash::{Hasher, Kind, ObjectId};
 
 use super::delta::Base;
 use super::{EntryFault, ObjectKind, PackError};
-use crate::spool::{Spool, SpoolView};
+use crate::spool::Piece;
 
 /// No single content takes more than this part of the memory.
 const SHARE: u64 = 4;
@@ -51,7 +51,7 @@ impl Drop for Room<'_> {
 /// All bytes of one object.
 pub(super) enum Content<'a> {
     Memory { bytes: Vec<u8>, _room: Room<'a> },
-    Disk(Spool),
+    Disk(Piece),
 }
 
 /// The hash that git gives to an object of this kind and size, before its content.
@@ -67,16 +67,16 @@ pub(super) fn finish(hasher: Hasher) -> Result<ObjectId, EntryFault> {
     hasher.try_finalize().map_err(|_| EntryFault::Collision)
 }
 
-/// Writes an object's content to a spool of its own and names it on the way.
+/// Writes an object's content to the disk and names it on the way.
 pub(super) struct Writer {
-    spool: Spool,
+    piece: Piece,
     hasher: Hasher,
     buffer: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn new(spool: Spool, hasher: Hasher) -> Self {
-        Self { spool, hasher, buffer: Vec::with_capacity(WRITE) }
+    pub(super) fn new(piece: Piece, hasher: Hasher) -> Self {
+        Self { piece, hasher, buffer: Vec::with_capacity(WRITE) }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
@@ -85,7 +85,7 @@ impl Writer {
         }
         if bytes.len() >= WRITE {
             self.hasher.update(bytes);
-            self.spool.append(bytes)?;
+            self.piece.append(bytes)?;
         } else {
             self.buffer.extend_from_slice(bytes);
         }
@@ -94,43 +94,35 @@ impl Writer {
 
     fn flush(&mut self) -> Result<(), PackError> {
         self.hasher.update(&self.buffer);
-        self.spool.append(&self.buffer)?;
+        self.piece.append(&self.buffer)?;
         self.buffer.clear();
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<(Spool, Result<ObjectId, EntryFault>), PackError> {
+    pub(super) fn finish(mut self) -> Result<(Piece, Result<ObjectId, EntryFault>), PackError> {
         self.flush()?;
-        Ok((self.spool, finish(self.hasher)))
+        Ok((self.piece, finish(self.hasher)))
     }
 }
 
 /// Reads a content from its start to its end.
-pub(super) struct DiskReader {
-    spool: SpoolView,
+pub(super) struct DiskReader<'a> {
+    piece: &'a Piece,
     at: u64,
-    end: u64,
 }
 
-impl DiskReader {
-    pub(super) fn new(spool: &Spool) -> Self {
-        Self { spool: spool.view(), at: 0, end: spool.len() }
+impl<'a> DiskReader<'a> {
+    pub(super) fn new(piece: &'a Piece) -> Self {
+        Self { piece, at: 0 }
     }
 }
 
-impl Read for DiskReader {
+impl Read for DiskReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let room = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
-        if room == 0 {
-            return Ok(0);
-        }
-        match self.spool.read_at(&mut buffer[..room], self.at)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            n => {
-                self.at += n as u64;
-                Ok(n)
-            }
-        }
+        let room = usize::try_from(self.piece.len() - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        self.piece.read_exact_at(&mut buffer[..room], self.at)?;
+        self.at += room as u64;
+        Ok(room)
     }
 }
 
@@ -154,43 +146,55 @@ const BLOCKS: usize = 64;
 
 /// A content on disk, as a delta's base. Recent blocks stay in memory: a delta of a million tiny copies should not be
 /// a million calls to the system.
-pub(super) struct DiskBase {
-    spool: SpoolView,
-    len: u64,
-    /// The number of the block in each place.
-    held: [u64; BLOCKS],
-    blocks: Vec<u8>,
+pub(super) struct DiskBase<'a> {
+    piece: &'a Piece,
+    blocks: &'a mut Blocks,
 }
 
-impl DiskBase {
-    pub(super) fn new(spool: &Spool) -> Self {
-        Self { spool: spool.view(), len: spool.len(), held: [u64::MAX; BLOCKS], blocks: vec![0; BLOCK * BLOCKS] }
+/// Room for recent blocks, for one base after the other.
+pub(super) struct Blocks {
+    /// The number of the block in each place.
+    held: [u64; BLOCKS],
+    bytes: Vec<u8>,
+}
+
+impl Blocks {
+    pub(super) fn new() -> Self {
+        Self { held: [u64::MAX; BLOCKS], bytes: Vec::new() }
+    }
+}
+
+impl<'a> DiskBase<'a> {
+    pub(super) fn new(piece: &'a Piece, blocks: &'a mut Blocks) -> Self {
+        blocks.held = [u64::MAX; BLOCKS];
+        blocks.bytes.resize(BLOCK * BLOCKS, 0);
+        Self { piece, blocks }
     }
 
     /// The bytes from `at` to the end of the block it is in.
     fn block(&mut self, at: u64) -> io::Result<&[u8]> {
         let number = at / BLOCK as u64;
         let start = number * BLOCK as u64;
-        let len = usize::try_from(self.len - start).unwrap_or(BLOCK).min(BLOCK);
+        let len = usize::try_from(self.piece.len() - start).unwrap_or(BLOCK).min(BLOCK);
         let place = usize::try_from(number % BLOCKS as u64).unwrap_or(0);
-        let block = &mut self.blocks[place * BLOCK..][..len];
-        if self.held[place] != number {
-            self.held[place] = u64::MAX;
-            self.spool.read_exact_at(block, start)?;
-            self.held[place] = number;
+        let block = &mut self.blocks.bytes[place * BLOCK..][..len];
+        if self.blocks.held[place] != number {
+            self.blocks.held[place] = u64::MAX;
+            self.piece.read_exact_at(block, start)?;
+            self.blocks.held[place] = number;
         }
         Ok(&block[usize::try_from(at - start).unwrap_or(0)..])
     }
 }
 
-impl Base for DiskBase {
+impl Base for DiskBase<'_> {
     fn len(&self) -> u64 {
-        self.len
+        self.piece.len()
     }
 
     fn read_exact_at(&mut self, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
         if buffer.len() >= BLOCK {
-            return self.spool.read_exact_at(buffer, at);
+            return self.piece.read_exact_at(buffer, at);
         }
         while !buffer.is_empty() {
             let block = self.block(at)?;
@@ -200,5 +204,41 @@ impl Base for DiskBase {
             buffer = &mut buffer[n..];
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of the two messages of "SHA-1 is a Shambles" (Leurent and Peyrin, 2020), as they published it.
+    fn attack() -> Vec<u8> {
+        let hex: String = include_str!("../../tests/data/sha-mbles-1.hex").split_whitespace().collect();
+        hex.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_attack_on_sha_1_gives_no_name() {
+        let name = |bytes: &[u8]| {
+            let mut hasher = gix_hash::hasher(Kind::Sha1);
+            hasher.update(bytes);
+            finish(hasher)
+        };
+        let mut bytes = attack();
+        assert_eq!(name(&bytes), Err(EntryFault::Collision));
+        bytes[639] ^= 1;
+        bytes[300] ^= 1;
+        name(&bytes).unwrap();
+    }
+
+    #[test]
+    fn memory_is_given_in_shares_and_given_back() {
+        let memory = Memory::new(100);
+        assert!(memory.take(26).is_none(), "more than a quarter");
+        let rooms: Vec<_> = (0..4).map_while(|_| memory.take(25)).collect();
+        assert_eq!(rooms.len(), 4);
+        assert!(memory.take(1).is_none() && memory.take(0).is_some());
+        drop(rooms);
+        assert!(memory.take(25).is_some());
     }
 }

@@ -53,7 +53,7 @@ impl<'a> Incoming<'a> {
         }
         let at = self.at + n as u64;
         if at > self.bytes_max {
-            return Err(PackError::Limit { name: "pack bytes", limit: self.bytes_max });
+            return Err(PackError::Limit { name: "pack_bytes", limit: self.bytes_max });
         }
         if self.pending.len() + n > WRITE {
             self.flush()?;

@@ -12,7 +12,7 @@ pub(super) struct Links {
     next: Vec<u32>,
     /// How many deltas stand on each entry, directly or not, as far as distances tell.
     weights: Vec<u32>,
-    /// The deltas that give a name, sorted by it, and whether one with that name was found for them.
+    /// The deltas that give a name, sorted by it; and for the first of each name, whether an entry took them.
     named: Vec<(ObjectId, u32)>,
     taken: Vec<AtomicBool>,
 }
@@ -47,13 +47,14 @@ impl Links {
             child = self.next[child as usize];
         }
         let start = self.named.partition_point(|(name, _)| name < id);
-        for ((name, child), taken) in self.named.iter().zip(&self.taken).skip(start) {
-            if name != id {
-                break;
-            }
-            if !taken.swap(true, Ordering::AcqRel) {
-                children.push(*child);
-            }
+        let group = self.named[start..].iter().take_while(|(name, _)| name == id);
+        // All of a name are taken at once, so the mark on the first of them speaks for all: an agent can send a million
+        // objects of one name and a million deltas on it.
+        if self.taken.get(start).is_some_and(|taken| !taken.load(Ordering::Acquire))
+            && self.named[start].0 == *id
+            && !self.taken[start].swap(true, Ordering::AcqRel)
+        {
+            children.extend(group.map(|(_, child)| *child));
         }
         children.sort_by_key(|child| std::cmp::Reverse(self.weights[*child as usize]));
         children

@@ -1,5 +1,5 @@
 //! The second half of receiving a pack: every delta is carried out, from the objects that are whole up to the last that
-//! stands on others. The memory for it is bounded: what has no room is built in spools of its own.
+//! stands on others. The memory for it is bounded: what has no room is built on disk.
 //!
 //! Each worker takes one whole object after the other and goes through everything that stands on it, depth first, the
 //! smaller branches first, and lets go of a base before it follows the last branch. So no base is ever built twice, and
@@ -12,15 +12,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use gix_hash::ObjectId;
 
 use super::arrive::{Arrived, Kept};
-use super::content::{Content, DiskBase, DiskReader, Memory, MemoryBase, Writer, hasher};
+use super::content::{Blocks, Content, DiskBase, DiskReader, Memory, MemoryBase, Writer, hasher};
 use super::delta::{self, Base};
 use super::error::Fault;
 use super::index::{Index, Table};
 use super::links::Links;
 use super::show::Show;
-use super::stored::{Scratch, Stored};
+use super::stored::{Buffers, Stored};
 use super::{ASK_BYTES, ObjectKind, PackError, PackLimits, check_structured};
-use crate::spool::Spool;
+use crate::spool::{Piece, Scratch, Spool};
 
 /// Longer deltas are carried out from a stream.
 const DELTA_BYTES_MAX: u64 = 1 << 20;
@@ -120,7 +120,10 @@ struct Frame<'a> {
 
 struct Worker<'a> {
     work: &'a Work<'a>,
-    scratch: Scratch,
+    buffers: Buffers,
+    blocks: Blocks,
+    /// The worker's own file, once it needs one.
+    scratch: Option<Scratch>,
     delta: Vec<u8>,
     /// Built since the sink was last asked.
     built: u64,
@@ -129,7 +132,15 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(work: &'a Work<'a>) -> Self {
-        Self { work, scratch: Scratch::new(), delta: Vec::new(), built: 0, results: Vec::with_capacity(RESULTS) }
+        Self {
+            work,
+            buffers: Buffers::new(),
+            blocks: Blocks::new(),
+            scratch: None,
+            delta: Vec::new(),
+            built: 0,
+            results: Vec::with_capacity(RESULTS),
+        }
     }
 
     fn run(mut self) {
@@ -201,20 +212,20 @@ impl<'a> Worker<'a> {
         let size = work.stored.size(entry).map_err(Fault::spool)?;
         if let Some(room) = work.memory.take(size) {
             let mut bytes = Vec::new();
-            let read = work.stored.read(entry, size, &mut self.scratch, &mut bytes).map_err(Fault::spool)?;
+            let read = work.stored.read(entry, size, &mut self.buffers, &mut bytes).map_err(Fault::spool)?;
             if read.is_some() {
                 return Ok(Content::Memory { bytes, _room: room });
             }
         }
         let mut stream = work.stored.stream(entry).map_err(Fault::spool)?;
-        let mut spool = work.spool.sibling()?;
-        let mut piece = vec![0; CHUNK];
+        let mut piece = self.piece()?;
+        let mut chunk = vec![0; CHUNK];
         loop {
-            let n = fill(&mut stream, &mut piece).map_err(Fault::spool)?;
+            let n = fill(&mut stream, &mut chunk).map_err(Fault::spool)?;
             if n == 0 {
-                return Ok(Content::Disk(spool));
+                return Ok(Content::Disk(piece));
             }
-            spool.append(&piece[..n])?;
+            piece.append(&chunk[..n])?;
             self.count(n as u64)?;
         }
     }
@@ -226,7 +237,7 @@ impl<'a> Worker<'a> {
             return self.build_from(kind, base, delta);
         }
         let mut delta = std::mem::take(&mut self.delta);
-        let read = work.stored.read(child, DELTA_BYTES_MAX, &mut self.scratch, &mut delta).map_err(Fault::spool)?;
+        let read = work.stored.read(child, DELTA_BYTES_MAX, &mut self.buffers, &mut delta).map_err(Fault::spool)?;
         if read.is_none() {
             let mut stream = work.stored.stream(child).map_err(Fault::spool)?;
             return self.build_streamed(kind, base, &mut stream);
@@ -258,14 +269,16 @@ impl<'a> Worker<'a> {
         delta: &mut dyn Read,
     ) -> Result<Built<'a>, Fault> {
         let work = self.work;
+        // Out of `self` while the count is kept there; an error on the way ends the whole work.
+        let mut blocks = std::mem::replace(&mut self.blocks, Blocks::new());
         let (mut memory, mut disk);
         let base: &mut dyn Base = match base {
             Content::Memory { bytes, .. } => {
                 memory = MemoryBase(bytes);
                 &mut memory
             }
-            Content::Disk(spool) => {
-                disk = DiskBase::new(spool);
+            Content::Disk(piece) => {
+                disk = DiskBase::new(piece, &mut blocks);
                 &mut disk
             }
         };
@@ -280,15 +293,26 @@ impl<'a> Worker<'a> {
                 all.extend_from_slice(bytes);
                 self.count(bytes.len() as u64 + 1)
             })?;
+            self.blocks = blocks;
             return Ok(Built { content: Content::Memory { bytes: all, _room: room }, id: None });
         }
-        let mut writer = Writer::new(work.spool.sibling()?, hasher(work.show.format, kind, size));
+        let mut writer = Writer::new(self.piece()?, hasher(work.show.format, kind, size));
         delta::apply_streamed(base, &mut delta, &mut |bytes| {
             writer.write(bytes)?;
             self.count(bytes.len() as u64 + 1)
         })?;
-        let (spool, id) = writer.finish()?;
-        Ok(Built { content: Content::Disk(spool), id: Some(id?) })
+        self.blocks = blocks;
+        let (piece, id) = writer.finish()?;
+        Ok(Built { content: Content::Disk(piece), id: Some(id?) })
+    }
+
+    /// Room on the disk for one content.
+    fn piece(&mut self) -> Result<Piece, Fault> {
+        if self.scratch.is_none() {
+            self.scratch = Some(self.work.spool.scratch()?);
+        }
+        let scratch = self.scratch.as_ref().ok_or(PackError::Stopped)?;
+        Ok(scratch.piece())
     }
 
     /// Shows an object that was built; gives its name.
@@ -296,13 +320,13 @@ impl<'a> Worker<'a> {
         let show = self.work.show;
         match (&built.content, built.id) {
             (Content::Memory { bytes, .. }, _) => show.bytes(kind, bytes),
-            (Content::Disk(spool), Some(id)) if kind == ObjectKind::Blob => {
-                show.blob(id, spool.len(), &mut DiskReader::new(spool))?;
+            (Content::Disk(piece), Some(id)) if kind == ObjectKind::Blob => {
+                show.blob(id, piece.len(), &mut DiskReader::new(piece))?;
                 Ok(id)
             }
-            (Content::Disk(spool), _) => {
+            (Content::Disk(piece), _) => {
                 let mut bytes = Vec::new();
-                DiskReader::new(spool).read_to_end(&mut bytes).map_err(Fault::spool)?;
+                DiskReader::new(piece).read_to_end(&mut bytes).map_err(Fault::spool)?;
                 show.bytes(kind, &bytes)
             }
         }

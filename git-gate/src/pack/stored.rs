@@ -21,12 +21,12 @@ pub(super) struct Stored<'a> {
 }
 
 /// What one reader needs again and again.
-pub(super) struct Scratch {
+pub(super) struct Buffers {
     input: Vec<u8>,
     inflater: Inflater,
 }
 
-impl Scratch {
+impl Buffers {
     pub(super) fn new() -> Self {
         Self { input: Vec::new(), inflater: Inflater::new() }
     }
@@ -43,7 +43,7 @@ impl Stored<'_> {
         &self,
         entry: u32,
         bytes_max: u64,
-        scratch: &mut Scratch,
+        buffers: &mut Buffers,
         out: &mut Vec<u8>,
     ) -> io::Result<Option<()>> {
         let start = self.index.offset(entry);
@@ -52,15 +52,15 @@ impl Stored<'_> {
         if span > bytes_max.saturating_add(bytes_max / 64).saturating_add(HEADER_BYTES_MAX * 4) {
             return Ok(None);
         }
-        scratch.input.resize(usize::try_from(span).map_err(|_| changed())?, 0);
-        self.spool.read_exact_at(&mut scratch.input, start)?;
-        let mut rest = scratch.input.as_slice();
+        buffers.input.resize(usize::try_from(span).map_err(|_| changed())?, 0);
+        self.spool.read_exact_at(&mut buffers.input, start)?;
+        let mut rest = buffers.input.as_slice();
         let size = skip_header(&mut rest, self.format).map_err(|_| changed())?;
         if size > bytes_max {
             return Ok(None);
         }
         let size = usize::try_from(size).map_err(|_| changed())?;
-        scratch.inflater.whole(rest, size, out).map_err(|_| changed())?;
+        buffers.inflater.whole(rest, size, out).map_err(|_| changed())?;
         Ok(Some(()))
     }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use gix_hash::ObjectId;
 
 use super::index::NONE;
-use super::stored::{Scratch, Stored};
+use super::stored::{Buffers, Stored};
 use super::verified::{Descent, Found, Lookup, Verified};
 use super::{LookupError, ObjectKind, delta};
 use crate::objects::{Commit, TreeEntries};
@@ -15,7 +15,7 @@ use crate::objects::{Commit, TreeEntries};
 /// Commits, trees and tags were held in memory once before; they may be again.
 const OBJECT_BYTES_MAX: u64 = 64 << 20;
 /// All that one question may read and build.
-const WORK_BYTES_MAX: u64 = 4 << 30;
+const WORK_BYTES_MAX: u64 = 2 << 30;
 /// What is kept of it for the next object, which is often a delta on the one before.
 const CACHE_BYTES: usize = 8 << 20;
 /// Folders within folders.
@@ -26,7 +26,7 @@ const PATH_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Walk<'a> {
     pack: &'a Verified,
     stored: Stored<'a>,
-    scratch: Scratch,
+    buffers: Buffers,
     cache: HashMap<u32, Rc<Vec<u8>>>,
     cached_bytes: usize,
     work_bytes: u64,
@@ -44,7 +44,7 @@ struct Folder {
 impl<'a> Walk<'a> {
     pub(super) fn new(pack: &'a Verified) -> Self {
         let stored = Stored { spool: pack.spool.view(), index: &pack.index, format: pack.format };
-        Self { pack, stored, scratch: Scratch::new(), cache: HashMap::new(), cached_bytes: 0, work_bytes: 0 }
+        Self { pack, stored, buffers: Buffers::new(), cache: HashMap::new(), cached_bytes: 0, work_bytes: 0 }
     }
 
     /// The content of an entry, its deltas carried out.
@@ -85,7 +85,7 @@ impl<'a> Walk<'a> {
         let size = self.stored.size(at)?;
         self.work(size + 1024)?;
         let mut out = Vec::new();
-        match self.stored.read(at, bytes_max, &mut self.scratch, &mut out)? {
+        match self.stored.read(at, bytes_max, &mut self.buffers, &mut out)? {
             Some(()) => Ok(out),
             None => Err(LookupError::TooLarge(self.pack.table.names.id(entry))),
         }
@@ -154,23 +154,23 @@ impl<'a> Walk<'a> {
         let mut open = vec![*new];
         let mut beyond = Vec::new();
         let mut commits = 0;
-        while let Some(oid) = open.pop() {
-            if oid == *old {
-                return Ok(Descent::Proven);
-            }
+        while !seen.contains(old) {
+            let Some(oid) = open.pop() else {
+                return Ok(Descent::GoesOnAt(beyond));
+            };
             let Some(commit) = self.commit(&oid)? else {
                 beyond.push(oid);
                 continue;
             };
             commits += 1;
-            // Parents count too: one commit can have a hundred thousand of them.
-            if commits > commits_max || seen.len() as u64 > commits_max.saturating_mul(2) {
-                return Err(LookupError::TooMany { what: "commits", limit: commits_max });
-            }
             // The first parent is looked at first.
             open.extend(commit.parents.into_iter().rev().filter(|parent| seen.insert(*parent)));
+            // Parents count too: one commit can have a hundred thousand of them.
+            if commits > commits_max || (seen.len() as u64 > commits_max.saturating_mul(2) && !seen.contains(old)) {
+                return Err(LookupError::TooMany { what: "commits", limit: commits_max });
+            }
         }
-        Ok(Descent::GoesOnAt(beyond))
+        Ok(Descent::Proven)
     }
 
     pub(super) fn lookup(&mut self, commit: &ObjectId, path: &[u8]) -> Result<Lookup, LookupError> {

@@ -1,7 +1,7 @@
 //! A sink that remembers all it was shown, and the short way to receive a pack.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::sync::Mutex;
 
 use git_gate::pack::{
@@ -78,11 +78,6 @@ pub fn take(pack: &[u8], limits: &PackLimits, format: ObjectFormat) -> Result<(V
 /// [`take`] of a SHA-1 pack under the usual limits.
 pub fn take_sha1(pack: &[u8]) -> Result<(Verified, Objects), PackError> {
     take(pack, &PackLimits::default(), ObjectFormat::Sha1)
-}
-
-/// Receives what a reader gives, without keeping the objects.
-pub fn take_from(reader: &mut dyn BufRead, limits: &PackLimits, sink: &dyn Sink) -> Result<Verified, PackError> {
-    receive(reader, spool(), limits, ObjectFormat::Sha1, sink)
 }
 
 /// Everything an error says, its sources too.

@@ -11,13 +11,12 @@ use crate::collector::Objects;
 
 pub struct Repository {
     folder: TempDir,
-    pub format: ObjectFormat,
 }
 
 impl Repository {
     pub fn new(format: ObjectFormat) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let repository = Self { folder, format };
+        let repository = Self { folder };
         repository.git(&["init", "-q", "-b", "main", &format!("--object-format={}", word(format))]);
         repository
     }
