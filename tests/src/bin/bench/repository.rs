@@ -18,12 +18,12 @@ pub struct Commit {
     pub message: String,
 }
 
-const COMMITS: u32 = 2_200;
-const FILES_PER_COMMIT: u32 = 9;
+const COMMITS: u32 = 2_900;
+const FILES_PER_COMMIT: u32 = 8;
 const FOLDERS: u32 = 24;
 
 impl Repository {
-    /// The repository of the benches: 2,200 commits, 19,800 blobs of about 190 MB.
+    /// The repository of the benches: 2,900 commits, 23,200 blobs of about 200 MB.
     pub fn new() -> Self {
         Self::of(COMMITS)
     }
@@ -80,7 +80,7 @@ impl Iterator for Repository {
 
 /// One file; by bytes about half is code, a tenth each data, prose and digits, and a third is not text.
 fn content(random: &mut Random) -> (&'static str, Vec<u8>) {
-    let lines = 40 + random.below(400);
+    let lines = 10 + random.below(170);
     match random.below(100) {
         0..62 => ("rs", (0..lines).flat_map(|_| code(random).into_bytes()).collect()),
         62..74 => ("json", (0..lines).flat_map(|_| data(random).into_bytes()).collect()),
@@ -88,7 +88,7 @@ fn content(random: &mut Random) -> (&'static str, Vec<u8>) {
         84..88 => ("min.js", (0..lines).flat_map(|_| code(random).trim().replace('\n', "").into_bytes()).collect()),
         88..91 => ("txt", (0..lines).flat_map(|_| digits(random).into_bytes()).collect()),
         _ => {
-            let length = 10_000 + random.below(70_000) as usize;
+            let length = 5_000 + random.below(65_000) as usize;
             ("png", std::iter::repeat_with(|| random.next().to_le_bytes()).flatten().take(length).collect())
         }
     }

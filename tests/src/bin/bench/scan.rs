@@ -72,7 +72,7 @@ pub fn main(args: &[std::ffi::OsString]) -> Result<(), String> {
     tell(&format!("{} blobs, {mb:.1} MB, {THREADS} threads, {} rounds", blobs.len(), args.rounds))?;
 
     let scanner = Scanner::new(Rules::built_in().map_err(|e| e.to_string())?, Vec::new()).map_err(|e| e.to_string())?;
-    let (mut ours, mut found) = (Vec::new(), 0);
+    let (mut ours, mut found) = (Vec::new(), Vec::new());
     // One round more warms caches and does not count.
     for round in 0..=args.rounds {
         let (took, findings) = scan(&scanner, &blobs)?;
@@ -81,7 +81,11 @@ pub fn main(args: &[std::ffi::OsString]) -> Result<(), String> {
         }
         found = findings;
     }
-    let mut lines = vec![("scan", median(&mut ours), found)];
+    found.sort();
+    for rule in found.chunk_by(|one, other| one == other) {
+        tell(&format!("{:>5} findings of {}", rule.len(), rule[0]))?;
+    }
+    let mut lines = vec![("scan", median(&mut ours))];
     if !peers.is_empty() {
         let folder = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
         write(folder.path(), &blobs)?;
@@ -93,14 +97,14 @@ pub fn main(args: &[std::ffi::OsString]) -> Result<(), String> {
                     times.push(took);
                 }
             }
-            lines.push((peer.name, median(&mut times), 0));
+            lines.push((peer.name, median(&mut times)));
         }
     }
     let mut numbers = serde_json::Map::new();
     let mut number = |name: String, value: f64| numbers.insert(name, ((value * 1000.0).round() / 1000.0).into());
     number("scan_mb".to_owned(), mb);
-    number("scan_findings".to_owned(), found as f64);
-    for (name, took, _) in &lines {
+    number("scan_findings".to_owned(), found.len() as f64);
+    for (name, took) in &lines {
         let seconds = took.as_secs_f64();
         let bar = if *name == "scan" {
             if mb / seconds >= BAR_MB_S { ", reached (150 MB/s)" } else { ", missed (150 MB/s)" }
@@ -115,7 +119,7 @@ pub fn main(args: &[std::ffi::OsString]) -> Result<(), String> {
 }
 
 /// Scans all blobs as one push.
-fn scan(scanner: &Scanner, blobs: &[Vec<u8>]) -> Result<(Duration, usize), String> {
+fn scan(scanner: &Scanner, blobs: &[Vec<u8>]) -> Result<(Duration, Vec<String>), String> {
     let budget = Budget { decoded_bytes_max: u64::MAX, archive_entries_max: u64::MAX, ..Budget::default() };
     let scan = scanner.start(budget);
     let next = AtomicUsize::new(0);
@@ -132,8 +136,8 @@ fn scan(scanner: &Scanner, blobs: &[Vec<u8>]) -> Result<(Duration, usize), Strin
     })?;
     let took = began.elapsed();
     match scan.finish() {
-        Ok(_) => Ok((took, 0)),
-        Err(Unclean::Findings(findings)) => Ok((took, findings.len())),
+        Ok(_) => Ok((took, Vec::new())),
+        Err(Unclean::Findings(findings)) => Ok((took, findings.iter().map(|finding| finding.rule.clone()).collect())),
         Err(Unclean::Refused(refused)) => Err(refused.to_string()),
     }
 }
