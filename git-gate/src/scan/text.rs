@@ -125,8 +125,8 @@ impl Decoded {
                 at += length + 1;
                 continue;
             }
-            // Of an odd number of digits the first may be of something else.
-            for skip in 0..=length % 2 {
+            // The first digit may be of something else.
+            for skip in 0..2 {
                 let start = self.bytes.len();
                 let pairs = text[at + skip..at + length].chunks_exact(2);
                 self.bytes.extend(pairs.map(|pair| hex_value(pair[0]) << 4 | hex_value(pair[1])));
