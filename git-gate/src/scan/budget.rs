@@ -110,6 +110,11 @@ impl Used {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn work(&self) -> u64 {
+        self.work.load(Ordering::Relaxed)
+    }
+
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
     }

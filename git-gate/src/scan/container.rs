@@ -18,11 +18,13 @@ pub(super) enum Container {
     Zstd,
 }
 
-/// What one decoder may hold; `xz -9` needs 65 MiB, `zstd -22 --ultra` 128.
-pub(super) const DECODER_MIB_MAX: u64 = 66;
+/// The window that one decoder may have: `xz -9` needs 65 MiB, `zstd --ultra -22` 128. Memory is used only as far as the
+/// content fills it, and that has a lower limit.
+pub(super) const DECODER_MIB_MAX: u64 = 129;
 /// All of a beginning fits in so many bytes.
 pub(super) const MAGIC_BYTES_MAX: usize = 10;
 
+const ZSTD_HEADER_BYTES_MAX: u64 = 4 + 14 + 3;
 const ZIP_HEADER_BYTES: usize = 30;
 
 /// What opening gave.
@@ -108,11 +110,29 @@ fn xz(input: &mut dyn BufRead) -> Opened<'_> {
 fn zstd(input: &mut dyn BufRead) -> Opened<'_> {
     use ruzstd::decoding::StreamingDecoder;
     use ruzstd::decoding::errors::FrameDecoderError;
+    let mut head = Vec::new();
+    if (&mut *input).take(ZSTD_HEADER_BYTES_MAX).read_to_end(&mut head).is_err() || !is_zstd(&head) {
+        return Opened::Nothing;
+    }
+    let input = std::io::Cursor::new(head).chain(input);
     match StreamingDecoder::new_with_max_window_size(input, DECODER_MIB_MAX << 20) {
         Ok(decoder) => Opened::Content(Box::new(decoder)),
         Err(FrameDecoderError::WindowSizeTooBig { .. }) => Opened::TooLarge,
         Err(_) => Opened::Nothing,
     }
+}
+
+/// Four bytes of magic are in every program that knows the format, and a refusal for want of memory has to be of a frame:
+/// its header and its first block's (RFC 8878, 3.1.1) have to be in order.
+fn is_zstd(head: &[u8]) -> bool {
+    let Some(&descriptor) = head.get(4) else { return false };
+    let single = descriptor & 0x20 != 0;
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let content = [usize::from(single), 2, 4, 8][usize::from(descriptor >> 6)];
+    let at = 5 + usize::from(!single) + dictionary + content;
+    let Some(&[low, middle, high]) = head.get(at..at + 3) else { return false };
+    let block = u32::from_le_bytes([low, middle, high, 0]);
+    descriptor & 8 == 0 && block >> 1 & 3 != 3 && block >> 3 <= 128 << 10
 }
 
 /// APPNOTE.TXT 4.3.7: the local header, then name, extra field and data.

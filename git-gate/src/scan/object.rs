@@ -16,8 +16,8 @@ use std::io::{BufRead, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What is searched at once of an object that is not in memory.
-pub(super) const BLOCK_BYTES: usize = 1 << 20;
+/// What is searched at once of an object that is not in memory. Tests have small ones, to have many.
+pub(super) const BLOCK_BYTES: usize = if cfg!(test) { 5 * OVERLAP_BYTES } else { 1 << 20 };
 /// Of the end of a block, what the next one begins with; its first half is context, its second was not searched yet.
 pub(super) const OVERLAP_BYTES: usize = 4 * WINDOW_BYTES_MAX;
 const _: () = assert!(OVERLAP_BYTES / 2 > WINDOW_BYTES_MAX && BLOCK_BYTES > 4 * OVERLAP_BYTES);

@@ -45,7 +45,7 @@ const BUILT_IN: [&str; 9] = [
 ];
 
 /// What stands between a name and what is assigned to it, in the notations of shells, languages, JSON, YAML and XML.
-const ASSIGNED: &str = r#"[\w.-]{0,32}?["'`\])]{0,3}(?:[ \t]{0,8}(?::[ \t]?&?[A-Za-z' ]{2,16}=|:=|=>|={1,3}|:|\|\||->|>|,|\()|\s{1,40}-?[ \t]{0,4}["']?value["']?[ \t]{0,4}[:=])[ \t]{0,8}|[ \t]"#;
+const ASSIGNED: &str = r#"[\w.-]{0,32}?["'`\])]{0,3}(?:[ \t]{0,8}(?::[ \t]?&?[A-Za-z0-9' ]{2,16}=|:=|=>|={1,3}|:|\|\||->|>|,|\()|\s{1,40}-?[ \t]{0,4}["']?value["']?[ \t]{0,4}[:=])[ \t]{0,8}|[ \t]"#;
 /// What may stand around an assigned value.
 const OPENED: &str = r#"(?:[bfru]{0,2}\\{0,2}["'`]|[(\[{]){0,2}"#;
 const CLOSED: &str = r#"(?:["'`;,\s\\<)}\]&]|\z)"#;
@@ -206,7 +206,7 @@ impl Rule {
     pub(super) fn pattern(&self) -> String {
         match (&self.regex, &self.value) {
             (Some(regex), _) => regex.clone(),
-            (None, value) => format!("(?:{ASSIGNED})?{OPENED}({}){CLOSED}", value.as_deref().unwrap_or_default()),
+            (None, value) => format!("(?:{ASSIGNED}){OPENED}({}){CLOSED}", value.as_deref().unwrap_or_default()),
         }
     }
 

@@ -10,6 +10,8 @@ use memchr::{memchr, memchr3_iter, memrchr};
 const BASE64_RUN_MIN: usize = 24;
 /// A wrapped line of base64 is at least so long, else the next line is another text.
 const BASE64_LINE_MIN: usize = 40;
+/// How long a path before base64 may be.
+const GLUED_MAX: usize = 48;
 const HEX_RUN_MIN: usize = 32;
 /// What a decoded text must have in one piece to be worth a search.
 const TEXT_RUN_MIN: usize = 12;
@@ -87,10 +89,13 @@ impl Decoded {
         for phase in 0..phases {
             self.base64_from(text, from + phase, end);
         }
-        if let Some(slash) = text[from..end].iter().take(64).rposition(|byte| matches!(byte, b'/' | b'-' | b'_'))
-            && (slash + 1) % 4 != 0
-        {
-            self.base64_from(text, from + slash + 1, end);
+        // The first beginning after a delimiter for each of the other alignments.
+        let mut begun = [false; 4];
+        for (at, byte) in text[from..end].iter().take(GLUED_MAX).enumerate() {
+            let alignment = (at + 1) % 4;
+            if matches!(byte, b'/' | b'-' | b'_') && alignment != 0 && !std::mem::replace(&mut begun[alignment], true) {
+                self.base64_from(text, from + at + 1, end);
+            }
         }
     }
 
@@ -120,8 +125,8 @@ impl Decoded {
                 at += length + 1;
                 continue;
             }
-            // Of an odd number of digits the first may be of something else.
-            for skip in 0..=length % 2 {
+            // The first digit may be of something else.
+            for skip in 0..2 {
                 let start = self.bytes.len();
                 let pairs = text[at + skip..at + length].chunks_exact(2);
                 self.bytes.extend(pairs.map(|pair| hex_value(pair[0]) << 4 | hex_value(pair[1])));
