@@ -18,6 +18,9 @@ pub const NAME: &str = "git-gate";
 /// The port of the git protocol, on which it listens (IANA: 9418).
 pub const PORT: u16 = 9418;
 
+/// A known secret shorter than this would be found in every other file.
+pub const KNOWN_BYTES_MIN: usize = 8;
+
 /// One line of standard input.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]

@@ -1,19 +1,20 @@
 //! The only way out for commits: git's own protocol on the agent's side, ssh or https on the other. Fetches show what
 //! the upstream has now; a push is received whole, verified and scanned before the upstream sees a byte of it.
 //!
-//! Without features this is the schema alone ([`config`], [`limits`], [`Secret`]), for whoever writes a configuration.
+//! Without features this is the schema alone ([`config`], [`limits`], [`Secret`], and [`address`] and [`policy`], which read
+//! parts of it), for whoever writes a configuration.
 //! Feature `server` is the sidecar itself.
 //!
 //! The way of a push, each step able to refuse it: [`request`] (which remote?), [`advert`] (what is offered),
 //! [`push`] (what it wants of refs, and [`policy`]), `pack` (is it whole and sound?), [`scan`] (is there a secret in
 //! it?), [`known`] (was it upstream already?), and only then [`upstream`].
 
+pub mod address;
 pub mod config;
 pub mod limits;
+pub mod policy;
 mod secret;
 
-#[cfg(feature = "server")]
-pub mod address;
 #[cfg(feature = "server")]
 pub mod advert;
 #[cfg(feature = "server")]
@@ -38,8 +39,6 @@ pub mod objects;
 pub mod pack;
 #[cfg(feature = "server")]
 pub mod pktline;
-#[cfg(feature = "server")]
-pub mod policy;
 #[cfg(feature = "server")]
 pub mod push;
 #[cfg(feature = "server")]

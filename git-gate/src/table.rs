@@ -5,7 +5,7 @@
 
 use crate::Secret;
 use crate::address::{self, Authority};
-use crate::config::{Config, Credential};
+use crate::config::{Config, Credential, KNOWN_BYTES_MIN};
 use crate::limits::Limits;
 use crate::policy::{Policy, PolicyError};
 use crate::scan::{self, Fingerprint, Rules, RulesError, Scanner, ScannerError};
@@ -22,9 +22,6 @@ use zeroize::Zeroizing;
 
 const REMOTES_MAX: usize = 256;
 const EXCEPTIONS_MAX: usize = 10_000;
-
-/// A known secret shorter than this would be found in every other file.
-const KNOWN_BYTES_MIN: usize = 8;
 
 /// Everything that one configuration says.
 #[derive(Debug)]

@@ -156,6 +156,19 @@ fn reach_lines(reach: &Reach) -> String {
     if reach.routes.iter().any(|route| route.inspected) {
         line("inspection", INSPECTION.to_owned());
     }
+    for remote in &reach.remotes {
+        line("remote", format!("{} -> {} (credential: {})", remote.name, remote.upstream, remote.credential));
+        line("", format!("{}; what it pushes is scanned first", remote.push));
+        if remote.exceptions > 0 {
+            line("", format!("{} findings do not refuse a push", remote.exceptions));
+        }
+        if let Some(host) = &remote.also_direct {
+            line("", format!("{host} is on the allowlist too: with a key of its own the agent can push there unscanned"));
+        }
+    }
+    if let Some(committer) = &reach.committer {
+        line("commits as", committer.clone());
+    }
     for (name, source) in &reach.env {
         line("holds", format!("{name} ({source})"));
     }
