@@ -134,7 +134,11 @@ async fn no_credential_is_in_what_the_engine_keeps() {
         let told = matches!(*role, "cred-proxy" | "git-gate");
         assert_eq!(input.contains("a-canary-credential"), told, "{role}");
         assert!(!spec.contains("a-canary-of"), "{role}: {spec}");
-        assert_eq!(input.contains("a-canary-of-app") && input.contains("a-canary-of-lib"), *role == "git-gate", "{role}");
+        assert_eq!(
+            input.contains("a-canary-of-app") && input.contains("a-canary-of-lib"),
+            *role == "git-gate",
+            "{role}"
+        );
         for (_, bytes) in archives {
             assert!(!bytes.windows(9).any(|w| w == b"a-canary-"), "{role}");
         }

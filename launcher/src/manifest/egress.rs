@@ -2,11 +2,11 @@
 
 use super::Egress;
 use super::error::quoted;
+use super::git::Read as ReadRemote;
 use super::host::{Host, HostPattern, NotAHost};
 use super::places::Places;
 use super::reader::{Table, Text, any_text, text, texts, truth};
 use super::report::{Report, Span};
-use super::git::Read as ReadRemote;
 use super::route::Read as ReadRoute;
 use super::source::read_beside;
 use super::tree::Entry;
@@ -127,7 +127,8 @@ fn apart_from_remotes(
         };
         if let Some(read) = remotes.iter().find(is_covered) {
             let (host, name) = (read.remote.upstream.host(), &read.remote.name);
-            let message = format!("`{pattern}` lets the agent reach {host} around git-gate, beside the remote `{name}`");
+            let message =
+                format!("`{pattern}` lets the agent reach {host} around git-gate, beside the remote `{name}`");
             let hint = format!(
                 "with a key of its own an agent could push there unscanned; take the entry away, or write \
                  `also_direct: [{host}]` if that is meant"

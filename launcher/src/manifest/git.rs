@@ -430,9 +430,8 @@ fn each_once(remotes: &[Read], report: &mut Report) {
 fn not_by_a_route_too(remotes: &[Read], routes: &[ReadRoute], report: &mut Report) {
     for read in remotes {
         let host = read.remote.upstream.host();
-        let is_same = |route: &&ReadRoute| {
-            route.route.roles.contains(&Role::GitInsteadof) && route.route.upstream.host == *host
-        };
+        let is_same =
+            |route: &&ReadRoute| route.route.roles.contains(&Role::GitInsteadof) && route.route.upstream.host == *host;
         if let Some(route) = routes.iter().find(is_same) {
             let message = format!(
                 "`{}` is on {host}, which the route `{}` with the role `git-insteadof` leads to as well",

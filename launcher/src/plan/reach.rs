@@ -148,7 +148,7 @@ fn push(push: &git_gate::config::Push) -> String {
         (true, true) => "also by force, and deletes",
     };
     let most = push.max_pack.map(|bytes| format!(", at most {} at once", crate::ui::size(bytes))).unwrap_or_default();
-    format!("may fetch, and push {} ({how}{most})", push.refs.join(", "))
+    format!("may fetch, and push {} (scanned first; {how}{most})", push.refs.join(", "))
 }
 
 /// What inspection costs a route with these roles beyond what it costs every one.

@@ -12,8 +12,8 @@ use launcher::keeper_socket::Ending;
 use launcher::log::LogFile;
 use launcher::manifest::host::{Host, HostPattern};
 use launcher::manifest::{
-    Agent, AgentSource, Bottle, Egress, Git, ImageSource, Limits, Remote, RemoteCredential, RemoteUpstream, Route, Runtime,
-    TokenRef, Upstream, WorkspaceMode,
+    Agent, AgentSource, Bottle, Egress, Git, ImageSource, Limits, Remote, RemoteCredential, RemoteUpstream, Route,
+    Runtime, TokenRef, Upstream, WorkspaceMode,
 };
 use launcher::plan::sidecar::credential_name;
 use launcher::plan::{Order, SidecarImages};
@@ -190,9 +190,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         engine: None,
         image: "agent:1".to_owned(),
         credentials: BTreeMap::from([("/api/".to_owned(), "a-canary-credential".to_owned())]),
-        remote_credentials: ["app", "lib"]
-            .map(|name| (credential_name(name), format!("a-canary-of-{name}")))
-            .into(),
+        remote_credentials: ["app", "lib"].map(|name| (credential_name(name), format!("a-canary-of-{name}"))).into(),
         credentials_read: 0,
         env: Vec::new(),
         init: dir.join("init"),

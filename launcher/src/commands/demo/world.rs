@@ -164,7 +164,7 @@ impl World {
             read_only: true,
             tmpfs: BTreeMap::new(),
             volumes: Vec::new(),
-        memory_bytes: 256 << 20,
+            memory_bytes: 256 << 20,
             nano_cpus: 1_000_000_000,
             pids: 64,
             disk_bytes: None,
