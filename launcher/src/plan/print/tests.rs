@@ -374,6 +374,7 @@ fn json_is_stable_parses_and_holds_no_value() {
       "cred_proxy_routes": "10.213.203.243",
       "egress": "10.213.203.224/28",
       "git_gate": "10.213.203.212",
+      "git_gate_routes": "10.213.203.244",
       "internal": "10.213.203.208/28",
       "pipelock": "10.213.203.210",
       "route_pipelock": "10.213.203.242",
