@@ -1,8 +1,64 @@
-//! The only way out for commits. So far this crate holds only what the launcher must know to keep a place for the
-//! sidecar: its name and its port, which go into every bottle's addresses, `NO_PROXY` and wall from the start.
+//! The only way out for commits: git's own protocol on the agent's side, ssh or https on the other. Fetches show what
+//! the upstream has now; a push is received whole, verified and scanned before the upstream sees a byte of it.
+//!
+//! Without features this is the schema alone ([`config`], [`limits`], [`Secret`], and [`address`] and [`policy`], which read
+//! parts of it), for whoever writes a configuration.
+//! Feature `server` is the sidecar itself.
+//!
+//! The way of a push, each step able to refuse it: [`request`] (which remote?), [`advert`] (what is offered),
+//! [`push`] (what it wants of refs, and [`policy`]), `pack` (is it whole and sound?), [`scan`] (is there a secret in
+//! it?), [`known`] (was it upstream already?), and only then [`upstream`].
 
-/// The name by which the agent reaches the sidecar.
-pub const NAME: &str = "git-gate";
+pub mod address;
+pub mod config;
+pub mod limits;
+pub mod policy;
+mod secret;
 
-/// The port of the git protocol, which the sidecar will listen on (IANA: 9418).
-pub const PORT: u16 = 9418;
+#[cfg(feature = "server")]
+pub mod advert;
+#[cfg(feature = "server")]
+pub mod agent;
+#[cfg(feature = "server")]
+pub mod alone;
+#[cfg(feature = "server")]
+pub mod audit;
+#[cfg(feature = "server")]
+pub mod control;
+#[cfg(feature = "server")]
+pub mod exceptions;
+#[cfg(feature = "server")]
+pub mod fetch;
+#[cfg(feature = "server")]
+pub mod gate;
+#[cfg(feature = "server")]
+pub mod known;
+#[cfg(feature = "server")]
+pub mod objects;
+#[cfg(feature = "server")]
+pub mod pack;
+#[cfg(feature = "server")]
+pub mod pktline;
+#[cfg(feature = "server")]
+pub mod push;
+#[cfg(feature = "server")]
+pub mod report;
+#[cfg(feature = "server")]
+pub mod request;
+#[cfg(feature = "server")]
+pub mod scan;
+#[cfg(feature = "server")]
+pub mod spool;
+#[cfg(feature = "server")]
+pub mod stop;
+#[cfg(feature = "server")]
+pub mod table;
+#[cfg(feature = "server")]
+pub mod turns;
+#[cfg(feature = "server")]
+pub mod upstream;
+
+pub use config::{NAME, PORT};
+#[cfg(feature = "server")]
+pub use control::main;
+pub use secret::Secret;

@@ -17,6 +17,7 @@ pub mod images;
 pub mod list;
 pub mod logs;
 pub mod ps;
+pub mod remotes;
 pub mod run;
 pub mod stop;
 pub mod work;

@@ -248,6 +248,12 @@ async fn drain(
             {
                 startup.send_replace(Some(Startup { mode, hash }));
             }
+            if stream == "out" && is_refused(&line) && *status.borrow() == Status::Starting {
+                // It stays closed for good: whoever waits need not wait for longer.
+                last.push(line);
+                status.send_replace(Status::Ended(last));
+                return;
+            }
             if stream == "out" && is_ready(&line) {
                 status.send_if_modified(|s| {
                     let starting = *s == Status::Starting;
@@ -285,6 +291,11 @@ fn is_ready(line: &str) -> bool {
     }
     matches!(serde_json::from_str(line), Ok(cred_proxy::config::Event::Ready))
         || (line.len() < 64 && line.replace(' ', "") == r#"{"event":"ready"}"#)
+}
+
+/// Both sidecars of ours say in the same words that they do not take what they were told.
+fn is_refused(line: &str) -> bool {
+    line.starts_with(r#"{"event":"refused""#)
 }
 
 /// Cuts a stream into lines.

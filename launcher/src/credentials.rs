@@ -79,6 +79,22 @@ pub fn read_unattended(from: &TokenRef, env: &BTreeMap<String, String>) -> Resul
     source(from, env, Attended::No)
 }
 
+/// Reads the text of a private key's file.
+pub fn read_key(path: &std::path::Path) -> Result<Zeroizing<String>, CredentialError> {
+    let failed = |source| CredentialError::File { path: path.display().to_string(), source };
+    let mut text = Zeroizing::new(String::new());
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(CREDENTIAL_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+    let unusable = |why| Err(CredentialError::Unusable { from: format!("the file {}", path.display()), why });
+    if text.len() > CREDENTIAL_BYTES_MAX {
+        return unusable("it is longer than 64 KiB");
+    }
+    if !text.contains("PRIVATE KEY-----") {
+        return unusable("there is no private key in it");
+    }
+    Ok(text)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attended {
     Yes,

@@ -60,7 +60,7 @@ pub struct Subnet {
 pub struct ContainerSpec {
     /// Its name, unique on the engine.
     pub name: String,
-    /// `agent`, `pipelock`, `route-pipelock`, `cred-proxy`, `wall`, `world-…`.
+    /// `agent`, `pipelock`, `route-pipelock`, `cred-proxy`, `git-gate`, `wall`, `world-…`.
     pub role: String,
     /// Who it belongs to.
     pub owner: Owner,
@@ -86,6 +86,9 @@ pub struct ContainerSpec {
     pub read_only: bool,
     /// Directories in memory: path -> options (`uid=..,gid=..,mode=..,size=..`).
     pub tmpfs: BTreeMap<String, String>,
+    /// Directories on the engine's disk, in anonymous volumes that go with the container. Owner and mode are those of the
+    /// image's directory.
+    pub volumes: Vec<String>,
     /// Memory limit in bytes.
     pub memory_bytes: u64,
     /// Processors in billionths.
@@ -268,6 +271,8 @@ pub struct ScratchImage {
     pub aliases: Vec<String>,
     /// Absolute path in the image -> (mode, content). Root owns them; modification times are zero.
     pub files: BTreeMap<String, (u32, bytes::Bytes)>,
+    /// Absolute path of an empty directory -> the one user (and group) that it belongs to and that may enter it.
+    pub owned: BTreeMap<String, u32>,
     /// ENTRYPOINT.
     pub entrypoint: Vec<String>,
     /// CMD.

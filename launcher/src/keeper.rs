@@ -53,6 +53,9 @@ pub struct Charge {
     pub image: String,
     /// Credential by the path of its route.
     pub credentials: BTreeMap<String, String>,
+    /// Keys and tokens of remotes, and what opens keys, by the names that git-gate has for them.
+    #[serde(default)]
+    pub remote_credentials: BTreeMap<String, String>,
     /// When they were read, in seconds of Unix time: a person may take long to say yes.
     pub credentials_read: u64,
     /// The agent's environment.

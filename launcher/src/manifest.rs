@@ -17,6 +17,7 @@ pub mod env;
 pub mod error;
 mod extends;
 mod frontmatter;
+mod git;
 pub mod host;
 mod limits;
 pub mod load;
@@ -60,6 +61,8 @@ pub struct Bottle {
     pub egress: Egress,
     /// The routes of cred-proxy.
     pub routes: Vec<Route>,
+    /// What git is told, and the remotes of git-gate.
+    pub git: Git,
     /// What an agent may use up at cred-proxy.
     pub proxy_limits: cred_proxy::config::Limits,
     /// May the agent ask for more?
@@ -194,6 +197,91 @@ pub enum Role {
     GitInsteadof,
     /// tea's login.
     TeaLogin,
+}
+
+/// Who commits, and where commits may go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Git {
+    /// Who the agent's commits are by.
+    pub user: Option<GitUser>,
+    /// The remotes of git-gate.
+    pub remotes: Vec<Remote>,
+}
+
+/// `user.name` and `user.email`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitUser {
+    /// A name.
+    pub name: String,
+    /// An address.
+    pub email: String,
+}
+
+/// A git upstream behind git-gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    /// Its name: the agent reaches it as `git://git-gate/<name>.git`.
+    pub name: String,
+    /// Where it is.
+    pub upstream: RemoteUpstream,
+    /// What opens it.
+    pub credential: RemoteCredential,
+    /// What may be pushed; nothing, unless the manifest says so.
+    pub push: git_gate::config::Push,
+    /// Fingerprints of findings that a person has judged false.
+    pub exceptions: Vec<String>,
+    /// Line of the remote in the manifest, counted from 1.
+    pub line: usize,
+}
+
+/// A git upstream's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RemoteUpstream {
+    /// Reached straight.
+    Ssh {
+        /// Who logs in.
+        user: String,
+        /// The host.
+        host: Host,
+        /// The port.
+        port: u16,
+        /// From the top, with `/` in front, or from a home, with `~`.
+        path: String,
+    },
+    /// Reached by route-pipelock.
+    Https {
+        /// The host.
+        host: Host,
+        /// The port.
+        port: u16,
+        /// With `/` in front.
+        path: String,
+    },
+}
+
+/// What opens a remote. It is read when the bottle is launched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RemoteCredential {
+    /// An ssh key.
+    SshKey {
+        /// The file of the private key, absolute.
+        identity_file: PathBuf,
+        /// The host's public keys, one a line; no other host is spoken to.
+        host_key: String,
+    },
+    /// `Authorization: Bearer`.
+    Bearer(TokenRef),
+    /// `Authorization: Basic`.
+    Basic {
+        /// Who; `None`: what is read is `user:password`.
+        user: Option<String>,
+        /// The password, which for a forge is a token.
+        password: TokenRef,
+    },
+    /// Nothing: a public upstream.
+    None,
 }
 
 /// Resource limits of the agent's container.

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 pub mod agent;
+pub mod git_config;
 pub mod hardening;
 pub mod network;
 pub mod print;
@@ -48,6 +49,8 @@ pub struct SidecarImages {
     pub pipelock: String,
     /// cred-proxy.
     pub cred_proxy: String,
+    /// git-gate.
+    pub git_gate: String,
     /// The wall.
     pub wall: String,
 }
@@ -65,10 +68,12 @@ pub struct Plan {
     pub session: Session,
     /// pipelock's configuration.
     pub pipelock: String,
-    /// route-pipelock's configuration, when there are routes.
+    /// route-pipelock's configuration, when there are routes or https remotes.
     pub route_pipelock: Option<String>,
     /// cred-proxy's table without certificates, when there are routes.
     pub cred_proxy: Option<cred_proxy::config::Config>,
+    /// git-gate's table without certificates and known secrets, when there are remotes.
+    pub git_gate: Option<git_gate::config::Config>,
     /// What the agent will be able to reach and hold, for people.
     pub reach: reach::Reach,
 }
@@ -201,6 +206,8 @@ pub struct Addresses {
     pub route_pipelock: Ipv4Addr,
     /// cred-proxy, on the routes network.
     pub cred_proxy_routes: Ipv4Addr,
+    /// git-gate, on the routes network.
+    pub git_gate_routes: Ipv4Addr,
 }
 
 /// Why there is no plan.
@@ -281,15 +288,26 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
 
     let mut containers: Vec<Vec<Action>> = vec![agent::created(order, facts, &addresses, &names, runtime.as_deref())];
     containers.push(sidecar::pipelock(order, &addresses, &names));
-    if routed {
+    let (by_route_pipelock, gated) = (order.bottle.needs_route_pipelock(), !order.bottle.git.remotes.is_empty());
+    if by_route_pipelock {
         containers.push(sidecar::route_pipelock(order, &addresses, &names));
+    }
+    if routed {
         containers.push(sidecar::cred_proxy(order, &addresses, &names));
+    }
+    if gated {
+        containers.push(sidecar::git_gate(order, &addresses, &names));
     }
     let mut starts = vec![vec![bring(&names.agent, "agent"), Action::Once { container: names.wall.clone() }]];
     starts.push(vec![bring(&names.pipelock, "pipelock")]);
-    if routed {
+    if by_route_pipelock {
         starts.push(vec![bring(&names.route_pipelock, "route-pipelock")]);
+    }
+    if routed {
         starts.push(vec![bring(&names.cred_proxy, "cred-proxy")]);
+    }
+    if gated {
+        starts.push(vec![bring(&names.git_gate, git_gate::NAME)]);
     }
     // One stage: a container waits for its own networks alone.
     let mut made = network::created(order, &addresses, &names);
@@ -304,8 +322,9 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
         stages,
         session,
         pipelock: sidecar::pipelock_yaml(order, &addresses)?,
-        route_pipelock: routed.then(|| sidecar::route_pipelock_yaml(order, &addresses)).transpose()?,
+        route_pipelock: by_route_pipelock.then(|| sidecar::route_pipelock_yaml(order, &addresses)).transpose()?,
         cred_proxy: routed.then(|| sidecar::cred_proxy_config(order, &addresses)),
+        git_gate: gated.then(|| sidecar::git_gate_config(order, &addresses)),
         reach: reach::reach(order, facts),
         addresses,
     })
@@ -330,6 +349,8 @@ pub struct Names {
     pub route_pipelock: String,
     /// cred-proxy.
     pub cred_proxy: String,
+    /// git-gate.
+    pub git_gate: String,
 }
 
 impl Names {
@@ -345,6 +366,7 @@ impl Names {
             pipelock: name("pipelock"),
             route_pipelock: name("route-pipelock"),
             cred_proxy: name("cred-proxy"),
+            git_gate: name(git_gate::NAME),
         }
     }
 }

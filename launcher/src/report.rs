@@ -1,7 +1,8 @@
-//! What happened in a bottle, counted from what its sidecars say: hosts reached and refused, credentials used. The
+//! What happened in a bottle, counted from what its sidecars say: hosts reached and refused, credentials used, pushes. The
 //! agent chooses the hosts, so both their number and their length have a limit.
 
 use cred_proxy::config::Event;
+use git_gate::config::{Operation, Outcome, Service};
 use pipelock_config::log::LogEvent;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ pub struct Report {
     pub denied: BTreeMap<String, (u64, String)>,
     /// Path of a route, empty where none matched -> what went over it.
     pub routes: BTreeMap<String, RouteCount>,
+    /// Name of a remote, empty where none was meant -> what went over git-gate.
+    pub remotes: BTreeMap<String, RemoteCount>,
     /// Seconds that the agent ran.
     pub seconds: u64,
     /// The agent's exit status, when it ended by itself.
@@ -49,12 +52,27 @@ pub struct RouteCount {
     pub last_time: String,
 }
 
+/// What went over a remote.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemoteCount {
+    /// Fetches that were served.
+    pub fetches: u64,
+    /// Pushes that the upstream has taken.
+    pub pushes: u64,
+    /// Operations that git-gate refused, or the upstream.
+    pub refused: u64,
+    /// Those that broke off.
+    pub failed: u64,
+}
+
 impl Report {
     /// Counts a line that a sidecar said at `time` (RFC 3339).
     pub fn line(&mut self, role: &str, line: &str, time: &str) {
         match role {
             "pipelock" => self.pipelock(line),
             "cred-proxy" => self.cred_proxy(line, time),
+            git_gate::NAME => self.git_gate(line),
             _ => {}
         }
     }
@@ -67,7 +85,8 @@ impl Report {
     /// Requests that were refused, by whichever sidecar.
     pub fn refusals(&self) -> u64 {
         let by_routes: u64 = self.routes.values().map(|route| route.refused).sum();
-        by_routes + self.denied.values().map(|(count, _)| count).sum::<u64>()
+        let by_remotes: u64 = self.remotes.values().map(|remote| remote.refused).sum();
+        by_routes + by_remotes + self.denied.values().map(|(count, _)| count).sum::<u64>()
     }
 
     fn pipelock(&mut self, line: &str) {
@@ -100,6 +119,12 @@ impl Report {
         *self.reached.entry(host).or_default() += 1;
     }
 
+    fn git_gate(&mut self, line: &str) {
+        let Ok(git_gate::config::Event::Operation(operation)) = serde_json::from_str(line) else { return };
+        let name = key(&self.remotes, operation.remote.clone());
+        self.remotes.entry(name).or_default().count(&operation);
+    }
+
     fn cred_proxy(&mut self, line: &str, time: &str) {
         let Ok(Event::Request { route, status, bytes, credential, reason, .. }) = serde_json::from_str(line) else {
             return;
@@ -112,6 +137,18 @@ impl Report {
         count.failed += u64::from(status >= 500);
         count.last_status = status;
         time.clone_into(&mut count.last_time);
+    }
+}
+
+impl RemoteCount {
+    fn count(&mut self, operation: &Operation) {
+        let number = match (operation.outcome, operation.service) {
+            (Outcome::Done, Service::Push) => &mut self.pushes,
+            (Outcome::Done, Service::Fetch | Service::Unknown) => &mut self.fetches,
+            (Outcome::Refused | Outcome::Rejected, _) => &mut self.refused,
+            (Outcome::Failed | Outcome::Unknown | Outcome::Gone, _) => &mut self.failed,
+        };
+        *number += 1;
     }
 }
 
@@ -154,6 +191,31 @@ mod tests {
         report.line("pipelock", &unread, "");
         assert_eq!(report.denied.get("(not said)").map(|d| d.0), Some(1));
         assert!(report.reached.is_empty() && !format!("{report:?}").contains("s3cret"), "{report:?}");
+    }
+
+    #[test]
+    fn a_remote_counts_what_went_over_it() {
+        let mut report = Report::default();
+        let operation = |remote: &str, service: &str, outcome: &str| {
+            format!(
+                r#"{{"event":"operation","remote":"{remote}","service":"{service}","outcome":"{outcome}","bytes":1,"ms":1}}"#
+            )
+        };
+        for (remote, service, outcome) in [
+            ("app", "fetch", "done"),
+            ("app", "push", "done"),
+            ("app", "push", "refused"),
+            ("app", "push", "rejected"),
+            ("app", "push", "gone"),
+            ("", "unknown", "refused"),
+        ] {
+            report.line("git-gate", &operation(remote, service, outcome), "");
+            // Only git-gate's own words count for it.
+            report.line("cred-proxy", &operation(remote, service, outcome), "");
+        }
+        let app = RemoteCount { fetches: 1, pushes: 1, refused: 2, failed: 1 };
+        assert_eq!(report.remotes.get("app"), Some(&app));
+        assert_eq!((report.remotes.keys().count(), report.refusals()), (2, 3));
     }
 
     #[test]

@@ -37,10 +37,11 @@ impl Sidecar {
 }
 
 /// What every bottle needs.
-pub const SIDECARS: [Sidecar; 3] = [
+pub const SIDECARS: [Sidecar; 4] = [
     Sidecar { name: "bottle-init", package: "bottle-images", features: Features::Only("bins") },
     Sidecar { name: "bottle-wall", package: "bottle-images", features: Features::Only("bins") },
     Sidecar { name: "cred-proxy", package: "cred-proxy", features: Features::Only("server") },
+    Sidecar { name: "git-gate", package: "git-gate", features: Features::Only("server") },
 ];
 
 /// The checkout that this launcher was built from. It may be gone, or never have been on this machine.
@@ -153,6 +154,8 @@ fn sources(package: &str) -> &'static [&'static str] {
             "tests/src/bin/pipelock-double",
         ],
         "bottle-images" => &["images/src"],
+        // The rules of the scan are built in.
+        "git-gate" => &["git-gate/src", "git-gate/rules"],
         _ => &["cred-proxy/src"],
     }
 }

@@ -114,7 +114,7 @@ async fn no_credential_is_in_what_the_engine_keeps() {
         .keep(|fake, _| {
             fake.on_call(move |_, name| {
                 if name == "exec" {
-                    for role in ["agent", "pipelock", "route-pipelock", "cred-proxy", "wall"] {
+                    for role in ["agent", "pipelock", "route-pipelock", "cred-proxy", "git-gate", "wall"] {
                         let container = format!("bottle-{ID}-{role}");
                         let spec = engine.spec(&container).map(|s| serde_json::to_string(&s).unwrap());
                         let input = String::from_utf8_lossy(&engine.input(&container)).into_owned();
@@ -130,9 +130,17 @@ async fn no_credential_is_in_what_the_engine_keeps() {
     for (role, spec, input, archives) in seen.iter() {
         let spec = spec.as_ref().unwrap_or_else(|| panic!("no container for {role}"));
         assert!(!spec.contains("a-canary-credential"), "{role}: {spec}");
-        assert_eq!(input.contains("a-canary-credential"), *role == "cred-proxy", "{role}");
+        // git-gate is told of it as well: it must not be in a push.
+        let told = matches!(*role, "cred-proxy" | "git-gate");
+        assert_eq!(input.contains("a-canary-credential"), told, "{role}");
+        assert!(!spec.contains("a-canary-of"), "{role}: {spec}");
+        assert_eq!(
+            input.contains("a-canary-of-app") && input.contains("a-canary-of-lib"),
+            *role == "git-gate",
+            "{role}"
+        );
         for (_, bytes) in archives {
-            assert!(!bytes.windows(19).any(|w| w == b"a-canary-credential"), "{role}");
+            assert!(!bytes.windows(9).any(|w| w == b"a-canary-"), "{role}");
         }
     }
 }

@@ -73,8 +73,9 @@ fn times(trial: &Trial, role: &str, what: &str) -> usize {
 }
 
 /// What each of them is told once when it starts.
-const TOLD: [(&str, &str); 3] = [
+const TOLD: [(&str, &str); 4] = [
     ("cred-proxy", "\"command\":\"configure\""),
+    ("git-gate", "\"command\":\"configure\""),
     ("pipelock", "/pipelock.yaml\n"),
     ("route-pipelock", "/pipelock.yaml\n"),
 ];

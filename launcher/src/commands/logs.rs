@@ -58,7 +58,7 @@ fn pretty(line: &str) -> String {
             let time = entry.time.get(11..23).unwrap_or(&entry.time);
             let more =
                 if entry.repeated > 0 { format!(" (and {} times before)", entry.repeated) } else { String::new() };
-            let said = request(&entry).unwrap_or(entry.line);
+            let said = request(&entry).or_else(|| operation(&entry)).unwrap_or(entry.line);
             format!("{time} {:<14} {}{more}\n", entry.role, crate::ui::clean(&said))
         }
         Err(_) => crate::ui::clean(line),
@@ -81,6 +81,33 @@ fn request(entry: &LogLine) -> Option<String> {
     }
     if let Some(reason) = reason {
         text.push_str(&format!(": {reason}"));
+    }
+    Some(text)
+}
+
+/// An operation of git-gate as a person reads it, with the whole fingerprint of every finding: what `exceptions` takes.
+fn operation(entry: &LogLine) -> Option<String> {
+    if entry.role != git_gate::NAME {
+        return None;
+    }
+    let Ok(git_gate::config::Event::Operation(operation)) = serde_json::from_str(&entry.line) else { return None };
+    let word = |value: serde_json::Result<serde_json::Value>| {
+        value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let service = word(serde_json::to_value(operation.service));
+    let outcome = word(serde_json::to_value(operation.outcome));
+    let refs: Vec<&str> = operation.refs.iter().map(|update| update.name.as_str()).collect();
+    let size = crate::ui::size(operation.bytes);
+    let mut text = format!("{service} {} {}", operation.remote, refs.join(" ")).trim_end().to_owned();
+    text.push_str(&format!(": {outcome}, {size} in {} ms", operation.ms));
+    if let Some(reason) = operation.reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    for finding in operation.findings {
+        let excused = if finding.excused.is_some() { ", excused" } else { "" };
+        let place = finding.path.unwrap_or(finding.source);
+        let (rule, kind, line, print) = (finding.rule, finding.kind, finding.line, finding.fingerprint);
+        text.push_str(&format!("; {rule} in {kind} {place} line {line} ({print}{excused})"));
     }
     Some(text)
 }

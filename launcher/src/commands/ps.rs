@@ -5,7 +5,7 @@ use crate::cli::Ps;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::keeper_socket::{Frame, Hello, Status, ToClient};
-use crate::report::{Report, RouteCount};
+use crate::report::{RemoteCount, Report, RouteCount};
 use crate::state::{BottleDir, Metadata};
 use std::time::Duration;
 
@@ -46,7 +46,11 @@ pub async fn ps(here: &Here, args: &Ps) -> Result<Exit, Failure> {
     show(here, args, &rows);
     if let ([(_, status, _)], [report], Some(_)) = (rows.as_slice(), reports.as_slice(), one) {
         let now = jiff::Timestamp::now();
-        let tables = [status.as_ref().map(sidecars), report.as_ref().map(|report| routes(report, now))];
+        let tables = [
+            status.as_ref().map(sidecars),
+            report.as_ref().map(|report| routes(report, now)),
+            report.as_ref().map(remotes),
+        ];
         for table in tables.into_iter().flatten().filter(|table| table.len() > 1) {
             here.ui.data("\n");
             here.ui.table(&table);
@@ -110,6 +114,17 @@ fn sidecars(status: &Status) -> Vec<Vec<String>> {
         [role.clone(), state.clone(), restarts.to_string()].to_vec()
     };
     std::iter::once(head).chain(status.sidecars.iter().filter(|(role, _)| *role != "agent").map(row)).collect()
+}
+
+/// What went over each remote, with a head.
+fn remotes(report: &Report) -> Vec<Vec<String>> {
+    let head = ["REMOTE", "FETCHES", "PUSHES", "REFUSED", "FAILED"].map(str::to_owned).to_vec();
+    let row = |(name, count): (&String, &RemoteCount)| {
+        let name = if name.is_empty() { "(no remote)".to_owned() } else { crate::ui::clean(name) };
+        let numbers = [count.fetches, count.pushes, count.refused, count.failed].map(|n| n.to_string());
+        std::iter::once(name).chain(numbers).collect()
+    };
+    std::iter::once(head).chain(report.remotes.iter().map(row)).collect()
 }
 
 /// What went over each route, with a head.

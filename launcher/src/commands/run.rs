@@ -36,6 +36,7 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
         return dry_run(here, &args, &order).await;
     }
     let credentials = route_credentials(here, &order)?;
+    let remote_credentials = super::remotes::credentials(here, &order)?;
     let credentials_read = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let engine = here.engine().await?;
     super::cleanup::sweep_quietly(here, &engine).await?;
@@ -63,6 +64,7 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
         // The address itself: what DOCKER_HOST or the current context says may be another by the time of a sweep.
         engine: Some(engine.address().to_string()),
         credentials,
+        remote_credentials,
         credentials_read,
         env,
         init: ready.init,

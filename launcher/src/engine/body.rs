@@ -4,7 +4,8 @@
 use super::{ContainerSpec, NetworkMode, NetworkSpec, Owner};
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, Ipam,
-    IpamConfig, NetworkCreateRequest, NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    IpamConfig, Mount, MountType, MountVolumeOptions, NetworkCreateRequest, NetworkingConfig, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -150,6 +151,7 @@ fn host(spec: &ContainerSpec, seccomp: &str, peer: &str) -> HostConfig {
         privileged: Some(false),
         readonly_rootfs: Some(spec.read_only),
         tmpfs: Some(spec.tmpfs.iter().map(|(path, options)| (path.clone(), options.clone())).collect()),
+        mounts: (!spec.volumes.is_empty()).then(|| spec.volumes.iter().map(|path| volume(spec, path)).collect()),
         publish_all_ports: Some(false),
         memory: Some(memory),
         // The sum of memory and swap: equal to memory means no swap.
@@ -179,6 +181,17 @@ fn host(spec: &ContainerSpec, seccomp: &str, peer: &str) -> HostConfig {
             NetworkMode::None => "none".to_owned(),
         }),
         ..HostConfig::default()
+    }
+}
+
+/// Without a name it is anonymous, and removed with the container.
+fn volume(spec: &ContainerSpec, path: &str) -> Mount {
+    let options = MountVolumeOptions { labels: Some(labels(&spec.owner, &spec.role)), ..MountVolumeOptions::default() };
+    Mount {
+        target: Some(path.to_owned()),
+        typ: Some(MountType::VOLUME),
+        volume_options: Some(options),
+        ..Mount::default()
     }
 }
 

@@ -6,11 +6,13 @@ use super::table::Table;
 use crate::ca::{self, Authority};
 use crate::error::{Failure, chain};
 use crate::launch::Supplies;
+use crate::manifest::EnvValue;
 use crate::plan::provision::Brought;
-use crate::plan::{Names, Plan, roles};
+use crate::plan::{Names, Plan, git_config, roles, sidecar};
 use crate::state::BottleDir;
 use bottle_images::init::Frame;
-use std::collections::BTreeMap;
+use git_gate::config::{KNOWN_BYTES_MIN, configure_line};
+use std::collections::{BTreeMap, BTreeSet};
 use zeroize::Zeroizing;
 
 /// Makes everything that the plan names, and cred-proxy's table when there are routes.
@@ -24,9 +26,14 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Suppli
     let own = minted(plan.owner.id.clone())?;
     let mut feeds = BTreeMap::from([(names.pipelock.clone(), pipelock(&plan.pipelock, &own, &roots))]);
     let mut told = None;
-    if let (Some(yaml), Some(table)) = (&plan.route_pipelock, &plan.cred_proxy) {
-        let routes = minted(format!("{} routes", plan.owner.id))?;
+    let routes = minted(format!("{} routes", plan.owner.id))?;
+    if let Some(yaml) = &plan.route_pipelock {
         feeds.insert(names.route_pipelock.clone(), pipelock(yaml, &routes, &roots));
+    }
+    if let Some(config) = &plan.git_gate {
+        feeds.insert(names.git_gate.clone(), git_gate(config, charge, &roots)?);
+    }
+    if let Some(table) = &plan.cred_proxy {
         let table = cred_proxy::config::Config {
             inspected_ca: Some(routes.certificate_pem().to_owned()),
             upstream_roots: roots.clone(),
@@ -46,7 +53,7 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Suppli
         upstream_roots: upstream,
         prompt: charge.order.agent.prompt.clone(),
         about: about(plan),
-        home: roles::files(&charge.order.bottle.routes),
+        home: roles::files(&charge.order.bottle.routes, &charge.order.bottle.git),
     };
     Ok((Supplies { feeds, brought, baseline: dir.baseline() }, told))
 }
@@ -66,6 +73,30 @@ fn pipelock(yaml: &str, ca: &Authority, roots: &str) -> Zeroizing<Vec<u8>> {
     feed
 }
 
+/// git-gate's configuration with what opens its remotes, and everything else that no push may hold: the credentials of
+/// the routes, and what the operator was asked for.
+fn git_gate(config: &git_gate::config::Config, charge: &Charge, roots: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let secret = |value: &String| git_gate::Secret::new(value.clone());
+    let mut config = git_gate::config::Config { upstream_roots: roots.to_owned(), ..config.clone() };
+    let mut secrets: BTreeMap<String, git_gate::Secret> =
+        charge.remote_credentials.iter().map(|(name, value)| (name.clone(), secret(value))).collect();
+    for remote in &mut config.remotes {
+        if let git_gate::config::Credential::SshKey { passphrase, .. } = &mut remote.credential {
+            let name = sidecar::passphrase_name(&remote.name);
+            *passphrase = secrets.contains_key(&name).then_some(name);
+        }
+    }
+    let is_asked = |name: &String| matches!(charge.order.bottle.env.get(name), Some(EnvValue::Ask(_)));
+    let asked = charge.env.iter().filter(|(name, _)| is_asked(name)).map(|(_, value)| value);
+    let known = charge.credentials.values().chain(asked).filter(|value| value.len() >= KNOWN_BYTES_MIN);
+    for value in known.collect::<BTreeSet<_>>() {
+        let name = format!("known {}", config.known.len());
+        secrets.insert(name.clone(), secret(value));
+        config.known.push(name);
+    }
+    configure_line(&config, &secrets).map_err(|e| Failure::launch(e.to_string(), None))
+}
+
 /// What the agent may know of its bottle: what it can reach, and nothing about the operator's machine.
 fn about(plan: &Plan) -> String {
     let routes: Vec<_> = plan
@@ -74,10 +105,17 @@ fn about(plan: &Plan) -> String {
         .iter()
         .map(|r| serde_json::json!({ "url": roles::url(&r.path), "upstream": r.upstream, "allow": r.allow }))
         .collect();
+    let remotes: Vec<_> = plan
+        .reach
+        .remotes
+        .iter()
+        .map(|r| serde_json::json!({ "url": git_config::address(&r.name), "upstream": r.upstream, "push": r.push }))
+        .collect();
     let about = serde_json::json!({
         "hosts": plan.reach.hosts,
         "not_inspected": plan.reach.not_inspected,
         "routes": routes,
+        "remotes": remotes,
         "limits": plan.reach.limits,
     });
     format!("{about:#}\n")

@@ -6,9 +6,9 @@ use super::places::Places;
 use super::reader::{Table, text, texts, truth};
 use super::report::{Report, Span};
 use super::suggest::one_of;
-use super::tree::{Entry, Node, Value};
+use super::tree::{Entry, Node};
 use super::user_config::UserConfig;
-use super::{Bottle, Runtime, WorkspaceMode, egress, env, limits, route, source};
+use super::{Bottle, Runtime, WorkspaceMode, egress, env, git, limits, route, source};
 
 /// Reads the merged header of a bottle. `top` is the first line of its file, where missing keys are reported. `None`
 /// only after an error.
@@ -23,16 +23,16 @@ pub(super) fn read(
     let mut table = Table::open(node, "the bottle", top, report)?;
     table.take("extends");
     let agent = source::read(table.take("agent"), top, places, report);
-    let (routes, proxy_limits) = route::read(table.take("cred_proxy"), places, report);
+    let (mut routes, proxy_limits) = route::read(table.take("cred_proxy"), places, report);
     let routed: Vec<&str> =
         routes.iter().flat_map(|r| &r.route.roles).flat_map(|role| role.variables()).copied().collect();
     let env = env::read(table.take("env"), &routed, report);
-    let egress = egress::read(table.take("egress"), &routes, places, report);
+    let git = git::read(table.take("git"), &mut routes, places, report);
+    let egress = egress::read(table.take("egress"), (&routes, &git.remotes), places, report);
     let limits = limits::read(table.take("limits"), &user.limits, report);
     let supervise = supervise(table.take("supervise"), report);
     let runtime = table.take("runtime").and_then(|entry| runtime(entry, report));
     let workspace = table.take("workspace").and_then(|entry| workspace(entry, report));
-    git(table.take("git"), report);
     skills(table.take("skills"), report);
     table.finish(report);
     Some(Bottle {
@@ -42,6 +42,7 @@ pub(super) fn read(
         env,
         egress,
         routes: routes.into_iter().map(|read| read.route).collect(),
+        git: git.finish(),
         proxy_limits,
         supervise,
         limits,
@@ -77,12 +78,6 @@ fn supervise(entry: Option<&Entry>, report: &mut Report) -> bool {
         report.warn(entry.at, "`supervise` is not part of this version yet: the agent cannot ask for more");
     }
     asked
-}
-
-fn git(entry: Option<&Entry>, report: &mut Report) {
-    let Some(entry) = entry.filter(|entry| entry.value.value != Value::Null) else { return };
-    let hint = "take `git` out; the agent can commit, and `launcher take` brings its commits back";
-    report.error_with(entry.at, "git-gate is not part of this version yet", hint.to_owned());
 }
 
 /// Names of skills, checked and told to be without effect.

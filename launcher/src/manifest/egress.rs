@@ -2,6 +2,7 @@
 
 use super::Egress;
 use super::error::quoted;
+use super::git::Read as ReadRemote;
 use super::host::{Host, HostPattern, NotAHost};
 use super::places::Places;
 use super::reader::{Table, Text, any_text, text, texts, truth};
@@ -25,8 +26,13 @@ const NETWORKS_REFUSED: [&str; 4] = ["host", "none", "bridge", "default"];
 /// Something and where it was written.
 type At<T> = (T, Span);
 
-/// Reads the table `egress` and compares it with the routes.
-pub(super) fn read(entry: Option<&Entry>, routes: &[ReadRoute], places: &Places, report: &mut Report) -> Egress {
+/// Reads the table `egress` and compares it with the routes and the remotes.
+pub(super) fn read(
+    entry: Option<&Entry>,
+    (routes, remotes): (&[ReadRoute], &[ReadRemote]),
+    places: &Places,
+    report: &mut Report,
+) -> Egress {
     let Some(mut table) = entry.and_then(|entry| Table::open(&entry.value, "`egress`", entry.at, report)) else {
         return Egress::default();
     };
@@ -40,9 +46,10 @@ pub(super) fn read(entry: Option<&Entry>, routes: &[ReadRoute], places: &Places,
     let network = table.take("network").and_then(|entry| network(entry, report));
     table.finish(report);
     apart(&allowlist, routes, report);
+    apart_from_remotes(&allowlist, remotes, &also_direct, report);
     covered(&passthrough, &allowlist, report);
-    effective(&allow_private, &allowlist, routes, report);
-    for (host, at) in &also_direct {
+    effective(&allow_private, &allowlist, (routes, remotes), report);
+    for (host, at) in also_direct.iter().filter(|(host, _)| !remotes.iter().any(|r| r.remote.upstream.host() == host)) {
         report.warn(*at, &format!("`also_direct` names {host}, which is the host of no remote"));
     }
     Egress {
@@ -106,6 +113,31 @@ fn apart(allowlist: &[At<HostPattern>], routes: &[ReadRoute], report: &mut Repor
     }
 }
 
+/// On the allowlist, a remote's host can be pushed to around git-gate by an agent that has a key of its own.
+fn apart_from_remotes(
+    allowlist: &[At<HostPattern>],
+    remotes: &[ReadRemote],
+    also_direct: &[At<Host>],
+    report: &mut Report,
+) {
+    for (pattern, at) in allowlist {
+        let is_covered = |read: &&ReadRemote| {
+            let host = read.remote.upstream.host();
+            pattern.covers(host) && !also_direct.iter().any(|(direct, _)| direct == host)
+        };
+        if let Some(read) = remotes.iter().find(is_covered) {
+            let (host, name) = (read.remote.upstream.host(), &read.remote.name);
+            let message =
+                format!("`{pattern}` lets the agent reach {host} around git-gate, beside the remote `{name}`");
+            let hint = format!(
+                "with a key of its own an agent could push there unscanned; take the entry away, or write \
+                 `also_direct: [{host}]` if that is meant"
+            );
+            report.error_with(*at, message, hint);
+        }
+    }
+}
+
 fn covered(passthrough: &[At<HostPattern>], allowlist: &[At<HostPattern>], report: &mut Report) {
     for (pattern, at) in passthrough {
         if !allowlist.iter().any(|(allowed, _)| allowed.covers_all(pattern)) {
@@ -115,9 +147,15 @@ fn covered(passthrough: &[At<HostPattern>], allowlist: &[At<HostPattern>], repor
     }
 }
 
-fn effective(private: &[At<Host>], allowlist: &[At<HostPattern>], routes: &[ReadRoute], report: &mut Report) {
+fn effective(
+    private: &[At<Host>],
+    allowlist: &[At<HostPattern>],
+    (routes, remotes): (&[ReadRoute], &[ReadRemote]),
+    report: &mut Report,
+) {
     for (host, at) in private {
-        let allowed = allowlist.iter().any(|(pattern, _)| pattern.covers(host));
+        let allowed = allowlist.iter().any(|(pattern, _)| pattern.covers(host))
+            || remotes.iter().any(|read| read.remote.upstream.host() == host);
         if !allowed && !routes.iter().any(|route| route.route.upstream.host == *host) {
             report.warn(*at, &format!("`allow_private` names {host}, which no allowlist entry and no route leads to"));
         }

@@ -1,6 +1,7 @@
 //! The routes of cred-proxy: read one by one, then compared with one another.
 
 use super::error::quoted;
+use super::host::Host;
 use super::places::Places;
 use super::reader::{Table, Text, list, text, text_or_texts, texts, truth};
 use super::report::{Report, Span};
@@ -327,6 +328,26 @@ fn one_inspection_per_host(routes: &mut [Read], report: &mut Report) {
                 &format!("`{path}` is {not}inspected, as another route to {host} is {not}inspected"),
             );
             read.route.inspect = *inspect;
+        }
+    }
+}
+
+/// git-gate compresses what it sends, so the host of an https remote is not inspected, and its routes are not either.
+pub(super) fn not_inspected_beside(routes: &mut [Read], remotes: &[(&Host, &str)], report: &mut Report) {
+    for read in routes.iter_mut().filter(|read| read.route.inspect) {
+        let Some((host, name)) = remotes.iter().find(|(host, _)| **host == read.route.upstream.host) else { continue };
+        let path = &read.route.path;
+        match read.inspect {
+            Some(at) => {
+                let hint = "a host is inspected or it is not, and git compresses what it sends; write false";
+                let message = format!("`{path}` cannot be inspected: {host} is the host of the remote `{name}` too");
+                report.error_with(at, message, hint.to_owned());
+            }
+            None => {
+                let text = format!("`{path}` is not inspected, as {host} is the host of the remote `{name}` too");
+                report.warn(read.path_at, &text);
+                read.route.inspect = false;
+            }
         }
     }
 }

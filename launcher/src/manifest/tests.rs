@@ -9,6 +9,7 @@ mod bottles;
 mod egress;
 mod examples;
 mod extends;
+mod git;
 mod golden;
 mod routes;
 mod trust;

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 /// The user of every sidecar of ours but pipelock, which runs as `bottle-init`'s.
 pub const SIDECAR_USER: &str = "64998:64998";
+/// The same as a number.
+pub const SIDECAR_UID: u32 = 64_998;
 /// Memory of a sidecar in bytes.
 const SIDECAR_MEMORY_BYTES: u64 = 512 << 20;
 /// Processors of a sidecar in billionths.
@@ -30,6 +32,7 @@ pub fn sidecar(order: &Order, name: &str, role: &str, image: &str, network: Netw
         dns: false,
         read_only: true,
         tmpfs: BTreeMap::new(),
+        volumes: Vec::new(),
         memory_bytes: SIDECAR_MEMORY_BYTES,
         nano_cpus: SIDECAR_NANO_CPUS,
         pids: SIDECAR_PIDS,

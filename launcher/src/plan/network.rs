@@ -53,6 +53,7 @@ pub fn addresses(order: &Order, facts: &Facts) -> Result<Addresses, PlanError> {
         agent: internal.address(AGENT),
         route_pipelock: routes.address(ROUTE_PIPELOCK),
         cred_proxy_routes: routes.address(CRED_PROXY),
+        git_gate_routes: routes.address(GIT_GATE),
     })
 }
 
@@ -73,7 +74,7 @@ pub fn created(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Vec<A
         // Nothing of one bottle has business with anything else on its way out: no traffic between containers.
         lanes.push(network(&names.egress, "egress", egress, false, false));
     }
-    if !order.bottle.routes.is_empty() {
+    if order.bottle.needs_route_pipelock() {
         lanes.push(network(&names.routes, "routes", addresses.routes, true, true));
     }
     lanes

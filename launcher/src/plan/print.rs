@@ -3,7 +3,7 @@
 use super::reach::Reach;
 use super::{Action, AgentUser, Plan};
 use crate::engine::NetworkMode;
-use crate::report::{Report, RouteCount};
+use crate::report::{RemoteCount, Report, RouteCount};
 use crate::ui::{COLUMNS, clean, wrapped};
 use crate::workspace::Survey;
 use std::fmt::Write as _;
@@ -156,6 +156,22 @@ fn reach_lines(reach: &Reach) -> String {
     if reach.routes.iter().any(|route| route.inspected) {
         line("inspection", INSPECTION.to_owned());
     }
+    for remote in &reach.remotes {
+        line("remote", format!("{} -> {} (credential: {})", remote.name, remote.upstream, remote.credential));
+        line("", remote.push.clone());
+        if remote.exceptions > 0 {
+            line("", format!("{} findings do not refuse a push", remote.exceptions));
+        }
+        if let Some(host) = &remote.also_direct {
+            line(
+                "",
+                format!("{host} is on the allowlist too: with a key of its own the agent can push there unscanned"),
+            );
+        }
+    }
+    if let Some(committer) = &reach.committer {
+        line("commits as", committer.clone());
+    }
     for (name, source) in &reach.env {
         line("holds", format!("{name} ({source})"));
     }
@@ -189,6 +205,7 @@ pub fn report(report: &Report, id: &str) -> String {
     line("reached", report.reached.iter().map(counted).collect());
     line("refused", report.denied.iter().map(|(host, (n, _))| format!("{} ({n})", clean(host))).collect());
     line("routes", report.routes.iter().map(over_route).collect());
+    line("remotes", report.remotes.iter().map(over_remote).collect());
     if report.workspace.is_some() {
         line("the work", vec![format!("launcher diff {id}, launcher take {id}")]);
     }
@@ -207,6 +224,19 @@ fn over_route((path, count): (&String, &RouteCount)) -> String {
     }
     text.push(')');
     text
+}
+
+fn over_remote((name, count): (&String, &RemoteCount)) -> String {
+    let name = if name.is_empty() { "no remote".to_owned() } else { clean(name) };
+    let counts = [
+        (count.fetches, "fetches"),
+        (count.pushes, "pushes"),
+        (count.refused, "refused"),
+        (count.failed, "broken off"),
+    ];
+    let counts: Vec<_> =
+        counts.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
+    format!("{name} ({})", counts.join(", "))
 }
 
 fn duration(seconds: u64) -> String {

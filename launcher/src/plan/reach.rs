@@ -27,6 +27,10 @@ pub struct Reach {
     pub network: Option<String>,
     /// Routes of cred-proxy.
     pub routes: Vec<RouteReach>,
+    /// Remotes of git-gate.
+    pub remotes: Vec<RemoteReach>,
+    /// Who its commits are by.
+    pub committer: Option<String>,
     /// Variables it holds, and where each value comes from.
     pub env: Vec<(String, String)>,
     /// The directory that comes along.
@@ -60,6 +64,23 @@ pub struct RouteReach {
     pub cost: Option<String>,
 }
 
+/// A remote as a person sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteReach {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub upstream: String,
+    /// Where its credential comes from.
+    pub credential: String,
+    /// What may be pushed, in words.
+    pub push: String,
+    /// Findings that do not refuse a push.
+    pub exceptions: usize,
+    /// Is its host on the allowlist as well?
+    pub also_direct: Option<String>,
+}
+
 /// Sums up an order.
 pub fn reach(order: &Order, facts: &Facts) -> Reach {
     let bottle = &order.bottle;
@@ -73,6 +94,19 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         roles: route.roles.iter().map(|role| role.name().to_owned()).collect(),
         twin: super::roles::twin(route, &bottle.routes).map(|twin| twin.path),
         cost: cost(&route.roles).filter(|_| route.inspect),
+    });
+    let remotes = bottle.git.remotes.iter().map(|remote| RemoteReach {
+        name: remote.name.clone(),
+        upstream: remote.upstream.to_string(),
+        credential: remote.credential.shown(),
+        push: push(&remote.push),
+        exceptions: remote.exceptions.len(),
+        also_direct: bottle
+            .egress
+            .allowlist
+            .iter()
+            .any(|pattern| pattern.covers(remote.upstream.host()))
+            .then(|| remote.upstream.host().to_string()),
     });
     Reach {
         image: match &bottle.agent.image {
@@ -88,6 +122,8 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         agent_credentials: bottle.egress.agent_credentials,
         network: bottle.egress.network.clone(),
         routes: routes.collect(),
+        remotes: remotes.collect(),
+        committer: bottle.git.user.as_ref().map(|user| format!("{} <{}>", user.name, user.email)),
         env: bottle.env.iter().map(|(name, value)| (name.clone(), value.source().to_owned())).collect(),
         workspace: order.workspace.as_ref().map(|w| w.display().to_string()),
         limits: bottle.limits.to_string(),
@@ -98,6 +134,21 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         },
         pipelock: order.images.pipelock.clone(),
     }
+}
+
+/// What may be pushed to a remote, as a sentence about the agent.
+fn push(push: &git_gate::config::Push) -> String {
+    if push.refs.is_empty() {
+        return "may fetch, and push nothing".to_owned();
+    }
+    let how = match (push.force, push.delete) {
+        (false, false) => "forward only, no deletes",
+        (true, false) => "also by force; no deletes",
+        (false, true) => "forward only; deletes too",
+        (true, true) => "also by force, and deletes",
+    };
+    let most = push.max_pack.map(|bytes| format!(", at most {} at once", crate::ui::size(bytes))).unwrap_or_default();
+    format!("may fetch, and push {} (scanned first; {how}{most})", push.refs.join(", "))
 }
 
 /// What inspection costs a route with these roles beyond what it costs every one.

@@ -1,7 +1,8 @@
-//! What the agent's tools are told of the routes, by role: variables of its program, files in its home. Nothing here is
-//! a secret: where a client insists on a key it is given a placeholder, which cred-proxy strips. Pure.
+//! What the agent's tools are told of the routes, by role, and of the remotes: variables of its program, files in its
+//! home. Nothing here is a secret: where a client insists on a key it is given a placeholder, which cred-proxy strips. Pure.
 
-use crate::manifest::{Role, Route};
+use super::git_config;
+use crate::manifest::{Git, Role, Route};
 use cred_proxy::config::{NAME, PORT};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -52,9 +53,9 @@ pub fn environment(routes: &[Route]) -> BTreeMap<String, String> {
     env
 }
 
-/// The files by which programs find the routes that no variable can name.
-pub fn files(routes: &[Route]) -> Vec<HomeFile> {
-    let (mut git, mut tea) = (String::new(), Vec::new());
+/// The files by which programs find the routes that no variable can name, and git the remotes.
+pub fn files(routes: &[Route], git: &Git) -> Vec<HomeFile> {
+    let (mut git, mut tea) = (git_config::text(git), Vec::new());
     let mut files = Vec::new();
     for (route, role) in by_role(routes) {
         match role {
@@ -215,7 +216,7 @@ mod tests {
         // What a role sets is what a manifest may not set.
         let reserved: Vec<&str> = Role::ALL.iter().flat_map(|role| role.variables()).copied().collect();
         assert!(env.len() == reserved.len() && env.keys().all(|name| reserved.contains(&name.as_str())), "{env:?}");
-        assert!(environment(&[]).is_empty() && files(&[]).is_empty());
+        assert!(environment(&[]).is_empty() && files(&[], &Git::default()).is_empty());
     }
 
     #[test]
@@ -225,7 +226,7 @@ mod tests {
             route("/forge/a/", FORGE, Role::TeaLogin),
             route("/b/", ("b.example.org", 443, ""), Role::TeaLogin),
         ];
-        let files = files(&both);
+        let files = files(&both, &Git::default());
         let paths: Vec<_> = files.iter().map(|file| file.path).collect();
         assert_eq!(paths, [".codex/config.toml", ".config/tea/config.yml"]);
         let codex: toml::Table = toml::from_str(&files[0].text).unwrap();

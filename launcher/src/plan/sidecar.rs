@@ -2,11 +2,11 @@
 
 use super::{Action, Addresses, Names, Order, PlanError, hardening};
 use crate::engine::NetworkMode;
-use crate::manifest::TokenRef;
+use crate::manifest::{Bottle, Remote, RemoteCredential, RemoteUpstream, TokenRef};
 use bottle_images::init;
 use cred_proxy::config as proxy;
 use pipelock_config::{AgentPolicy, Policy, RoutePolicy};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// The port of both pipelocks.
@@ -15,6 +15,10 @@ pub const PIPELOCK_PORT: u16 = pipelock_config::PORT;
 pub const PIPELOCK: &str = "pipelock";
 /// The name by which cred-proxy reaches its own.
 pub const ROUTE_PIPELOCK: &str = "route-pipelock";
+
+/// Where git-gate keeps a push while it is scanned: the one place on a disk that a sidecar has. The files in it are
+/// unlinked as soon as they are made, and its volume goes with the container.
+pub const SPOOL: &str = "/spool";
 
 /// The agent's pipelock: on the way out and on the internal network, listening on the latter alone.
 pub fn pipelock(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Action> {
@@ -38,6 +42,36 @@ pub fn cred_proxy(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Ac
     let mut spec = hardening::sidecar(order, &names.cred_proxy, "cred-proxy", &order.images.cred_proxy, network);
     spec.hosts = BTreeMap::from([(ROUTE_PIPELOCK.to_owned(), addresses.route_pipelock)]);
     created(spec, (&names.routes, addresses.cred_proxy_routes))
+}
+
+/// git-gate: between the agent and its remotes. To ssh remotes it goes straight, to https ones by route-pipelock.
+pub fn git_gate(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Action> {
+    let internal = (names.internal.clone(), Some(addresses.git_gate));
+    let mut others = Vec::new();
+    if order.bottle.git.remotes.iter().any(|remote| remote.upstream.is_https()) {
+        others.push((names.routes.clone(), Some(addresses.git_gate_routes)));
+    }
+    let straight = order.bottle.git.remotes.iter().any(|remote| !remote.upstream.is_https());
+    // Like a pipelock it is created on the way out, where its names are asked for, when it has one.
+    let (network, address) = if straight {
+        others.push(internal);
+        (order.bottle.egress.network.clone().unwrap_or_else(|| names.egress.clone()), None)
+    } else {
+        internal
+    };
+    let network = NetworkMode::On { network, address, aliases: Vec::new() };
+    let mut spec = hardening::sidecar(order, &names.git_gate, git_gate::NAME, &order.images.git_gate, network);
+    spec.hosts = BTreeMap::from([(ROUTE_PIPELOCK.to_owned(), addresses.route_pipelock)]);
+    spec.dns = straight;
+    spec.volumes = vec![SPOOL.to_owned()];
+    let container = spec.name.clone();
+    let mut lane = vec![Action::Container(Box::new(spec))];
+    lane.extend(others.into_iter().map(|(network, address)| Action::Connect {
+        container: container.clone(),
+        network,
+        address,
+    }));
+    lane
 }
 
 fn created(spec: crate::engine::ContainerSpec, (network, address): (&String, std::net::Ipv4Addr)) -> Vec<Action> {
@@ -94,13 +128,22 @@ pub fn pipelock_yaml(order: &Order, addresses: &Addresses) -> Result<String, Pla
     policy.map(|p| pipelock_config::render(&p)).map_err(|e| PlanError::Pipelock(e.to_string()))
 }
 
-/// The pipelock of the routes lets the hosts of the routes through, and nothing else.
+/// The pipelock of the routes lets the hosts of the routes and of the https remotes through, and nothing else. What git
+/// sends is compressed, so that of remotes is not opened.
 pub fn route_pipelock_yaml(order: &Order, addresses: &Addresses) -> Result<String, PlanError> {
     let routes = &order.bottle.routes;
+    let remotes = order.bottle.git.remotes.iter().filter(|r| r.upstream.is_https());
+    let remotes: BTreeSet<String> = remotes.map(|r| r.upstream.host().to_string()).collect();
+    let by_routes = |all: bool| {
+        let routes = routes.iter().filter(move |r| all || !r.inspect).map(|r| r.upstream.host.to_string());
+        let mut hosts: Vec<String> = routes.collect();
+        hosts.extend(remotes.iter().filter(|host| !hosts.contains(host)).cloned().collect::<Vec<_>>());
+        hosts
+    };
     let policy = Policy::for_routes(RoutePolicy {
         listen: SocketAddr::from((addresses.route_pipelock, PIPELOCK_PORT)),
-        allowlist: routes.iter().map(|r| r.upstream.host.to_string()).collect(),
-        passthrough: routes.iter().filter(|r| !r.inspect).map(|r| r.upstream.host.to_string()).collect(),
+        allowlist: by_routes(true),
+        passthrough: by_routes(false),
         allow_private: order.bottle.egress.allow_private.iter().map(ToString::to_string).collect(),
         credential_headers: routes.iter().filter(|r| r.inspect).filter_map(|r| injected_header(&r.auth)).collect(),
     });
@@ -143,6 +186,82 @@ pub fn cred_proxy_route(route: &crate::manifest::Route) -> proxy::Route {
         secret: route.token_ref.as_ref().map(|_| route.path.clone()),
         inspected: route.inspect,
         allow: route.allow.clone(),
+    }
+}
+
+/// git-gate's table. Secrets are named by [`credential_name`] and [`passphrase_name`].
+pub fn git_gate_config(order: &Order, addresses: &Addresses) -> git_gate::config::Config {
+    let remotes = &order.bottle.git.remotes;
+    git_gate::config::Config {
+        listen: SocketAddr::from((addresses.git_gate, git_gate::PORT)),
+        remotes: remotes.iter().map(git_gate_remote).collect(),
+        proxy: remotes
+            .iter()
+            .any(|remote| remote.upstream.is_https())
+            .then(|| format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
+        inspected_ca: None,
+        upstream_roots: String::new(),
+        known: Vec::new(),
+        spool: SPOOL.into(),
+        limits: git_gate::limits::Limits::default(),
+    }
+}
+
+fn git_gate_remote(remote: &Remote) -> git_gate::config::Remote {
+    let secret = credential_name(&remote.name);
+    let (credential, host_key) = match &remote.credential {
+        RemoteCredential::SshKey { host_key, .. } => {
+            (git_gate::config::Credential::SshKey { secret, passphrase: None }, Some(host_key.clone()))
+        }
+        RemoteCredential::Bearer(_) => (git_gate::config::Credential::Bearer { secret }, None),
+        RemoteCredential::Basic { .. } => (git_gate::config::Credential::Basic { secret }, None),
+        RemoteCredential::None => (git_gate::config::Credential::None, None),
+    };
+    git_gate::config::Remote {
+        name: remote.name.clone(),
+        upstream: remote.upstream.to_string(),
+        credential,
+        host_key,
+        inspected: false,
+        push: remote.push.clone(),
+        exceptions: remote.exceptions.clone(),
+    }
+}
+
+/// What git-gate calls the key or token of a remote.
+pub fn credential_name(remote: &str) -> String {
+    format!("credential of {remote}")
+}
+
+/// What git-gate calls what opens the key of a remote.
+pub fn passphrase_name(remote: &str) -> String {
+    format!("passphrase of {remote}")
+}
+
+impl Bottle {
+    /// Does anything go out by route-pipelock?
+    pub fn needs_route_pipelock(&self) -> bool {
+        !self.routes.is_empty() || self.git.remotes.iter().any(|remote| remote.upstream.is_https())
+    }
+}
+
+impl std::fmt::Display for RemoteUpstream {
+    /// As git-gate reads it; the port is left out where it is the scheme's own.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (port, own) = match self {
+            Self::Ssh { user, host, port, .. } => {
+                write!(f, "ssh://{user}@{host}")?;
+                (port, 22)
+            }
+            Self::Https { host, port, .. } => {
+                write!(f, "https://{host}")?;
+                (port, 443)
+            }
+        };
+        if *port != own {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(&self.url_path())
     }
 }
 

@@ -12,8 +12,10 @@ use launcher::keeper_socket::Ending;
 use launcher::log::LogFile;
 use launcher::manifest::host::{Host, HostPattern};
 use launcher::manifest::{
-    Agent, AgentSource, Bottle, Egress, ImageSource, Limits, Route, Runtime, TokenRef, Upstream, WorkspaceMode,
+    Agent, AgentSource, Bottle, Egress, Git, ImageSource, Limits, Remote, RemoteCredential, RemoteUpstream, Route,
+    Runtime, TokenRef, Upstream, WorkspaceMode,
 };
+use launcher::plan::sidecar::credential_name;
 use launcher::plan::{Order, SidecarImages};
 use launcher::state::{StateRoot, host_hash};
 use launcher::stop::{Stopper, channel};
@@ -49,7 +51,7 @@ impl Trial {
             ..EngineFacts::default()
         });
         let command = vec!["work".to_owned()];
-        for image in ["agent:1", "pipelock:1", "cred-proxy:1", "wall:1"] {
+        for image in ["agent:1", "pipelock:1", "cred-proxy:1", "git-gate:1", "wall:1"] {
             engine.add_image(
                 image,
                 ImageFacts { id: image.to_owned(), command: command.clone(), ..ImageFacts::default() },
@@ -109,6 +111,27 @@ impl Trial {
     }
 }
 
+/// One remote of each kind, so that git-gate is on every network that it can be on.
+fn git() -> Git {
+    let remote = |name: &str, upstream: &str, credential| Remote {
+        name: name.to_owned(),
+        upstream: RemoteUpstream::parse(upstream).unwrap(),
+        credential,
+        push: git_gate::config::Push::default(),
+        exceptions: Vec::new(),
+        line: 1,
+    };
+    let key = RemoteCredential::SshKey { identity_file: "key".into(), host_key: "ssh-ed25519 AAAA".to_owned() };
+    let token = RemoteCredential::Bearer(TokenRef::Env("TOKEN".to_owned()));
+    Git {
+        user: None,
+        remotes: vec![
+            remote("app", "ssh://git@git.example/app.git", key),
+            remote("lib", "https://lib.example/lib.git", token),
+        ],
+    }
+}
+
 fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
     let route = Route {
         path: "/api/".to_owned(),
@@ -131,6 +154,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         env: BTreeMap::new(),
         egress: Egress { allowlist: vec![HostPattern::parse("files.example").unwrap()], ..Egress::default() },
         routes: vec![route],
+        git: git(),
         proxy_limits: cred_proxy::config::Limits::default(),
         supervise: false,
         limits: Limits::default(),
@@ -157,6 +181,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
             images: SidecarImages {
                 pipelock: "pipelock:1".to_owned(),
                 cred_proxy: "cred-proxy:1".to_owned(),
+                git_gate: "git-gate:1".to_owned(),
                 wall: "wall:1".to_owned(),
             },
             attempt: 0,
@@ -165,6 +190,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         engine: None,
         image: "agent:1".to_owned(),
         credentials: BTreeMap::from([("/api/".to_owned(), "a-canary-credential".to_owned())]),
+        remote_credentials: ["app", "lib"].map(|name| (credential_name(name), format!("a-canary-of-{name}"))).into(),
         credentials_read: 0,
         env: Vec::new(),
         init: dir.join("init"),

@@ -163,6 +163,7 @@ impl World {
             dns: false,
             read_only: true,
             tmpfs: BTreeMap::new(),
+            volumes: Vec::new(),
             memory_bytes: 256 << 20,
             nano_cpus: 1_000_000_000,
             pids: 64,

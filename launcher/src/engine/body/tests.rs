@@ -28,6 +28,7 @@ fn spec(role: &str) -> ContainerSpec {
         dns: false,
         read_only: false,
         tmpfs: BTreeMap::from([("/run/bottle".to_owned(), "uid=64999,mode=700,size=16m".to_owned())]),
+        volumes: Vec::new(),
         memory_bytes: 4 << 30,
         nano_cpus: 2_000_000_000,
         pids: 512,

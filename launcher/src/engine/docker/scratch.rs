@@ -12,6 +12,9 @@ const CREATED: &str = "1970-01-01T00:00:00Z";
 /// Mode of the directories above the files.
 const DIRECTORY_MODE: u32 = 0o755;
 
+/// Mode of a directory that belongs to one user.
+const OWNED_MODE: u32 = 0o700;
+
 /// An archive and the id of its image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Archive {
@@ -23,7 +26,8 @@ pub struct Archive {
 
 /// Makes the archive. `arch` is the architecture as images name it (`amd64`).
 pub fn archive(image: &ScratchImage, arch: &str) -> std::io::Result<Archive> {
-    let layer = layer(image.files.iter().map(|(path, (mode, bytes))| (path.as_str(), *mode, bytes)))?;
+    let files = image.files.iter().map(|(path, (mode, bytes))| (path.as_str(), *mode, bytes));
+    let layer = with_owned(layer(files)?, image)?;
     let config = serde_json::to_vec(&serde_json::json!({
         "architecture": arch,
         "config": {
@@ -47,6 +51,27 @@ pub fn archive(image: &ScratchImage, arch: &str) -> std::io::Result<Archive> {
     append(&mut tar, "layer.tar", 0o644, &layer)?;
     append(&mut tar, "manifest.json", 0o644, &manifest)?;
     Ok(Archive { id: format!("sha256:{digest}"), bytes: tar.into_inner()?.into() })
+}
+
+/// A layer with the image's own directories added to it.
+fn with_owned(layer: Vec<u8>, image: &ScratchImage) -> std::io::Result<Vec<u8>> {
+    if image.owned.is_empty() {
+        return Ok(layer);
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut given = tar::Archive::new(layer.as_slice());
+    for entry in given.entries()? {
+        let entry = entry?;
+        tar.append(&entry.header().clone(), entry)?;
+    }
+    for (path, owner) in &image.owned {
+        let mut header = header(OWNED_MODE, 0);
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_uid(u64::from(*owner));
+        header.set_gid(u64::from(*owner));
+        tar.append_data(&mut header, format!("{}/", relative(path)?), std::io::empty())?;
+    }
+    tar.into_inner()
 }
 
 /// A tar archive of files with all directories above them: sorted, owned by root, without times.
@@ -119,6 +144,7 @@ mod tests {
                 ("/usr/bin/x".to_owned(), (0o755, Bytes::from_static(b"x"))),
                 ("/etc/passwd".to_owned(), (0o644, Bytes::from_static(b"root"))),
             ]),
+            owned: BTreeMap::new(),
             entrypoint: vec!["/usr/bin/x".to_owned()],
             command: vec!["serve".to_owned()],
             user: "65532:65532".to_owned(),

@@ -1,4 +1,4 @@
-//! What containers say for themselves, by role: just enough of the wire of `bottle-init` and cred-proxy for a keeper to
+//! What containers say for themselves, by role: just enough of the wire of `bottle-init`, cred-proxy and git-gate for a keeper to
 //! be started, told things and stopped.
 
 /// What a container says when it starts.
@@ -17,7 +17,7 @@ pub(super) fn is_one_shot(role: &str) -> bool {
 /// Takes what is whole off the front of the input and gives the answers.
 pub(super) fn answers(role: &str, unread: &mut Vec<u8>, spoken: &mut bool, policy: &mut Option<Vec<u8>>) -> String {
     match role {
-        "cred-proxy" => whole_lines(unread)
+        "cred-proxy" | "git-gate" => whole_lines(unread)
             .iter()
             .map(|_| match std::mem::replace(spoken, true) {
                 false => "{\"event\":\"ready\"}\n",

@@ -35,6 +35,7 @@ fn container(name: &str, role: &str) -> Step {
         dns: false,
         read_only: false,
         tmpfs: BTreeMap::new(),
+        volumes: Vec::new(),
         memory_bytes: 1,
         nano_cpus: 1,
         pids: 1,

@@ -27,7 +27,7 @@ cred_proxy:
       auth_scheme: bearer
       token_ref: sk-not-a-name
 git:
-  remotes: []
+  remotes: [{name: app, upstram: https://git.example.org/app}]
 limits: {time: 8}
 ---
 ",
@@ -100,13 +100,20 @@ limits: {time: 8}
        = help: write the name of a variable (letters, digits and underscores, not
                beginning with a digit), never the credential itself
 
-    error: git-gate is not part of this version yet
-      --> config/bottles/dev.md:15:1
+    error: `upstream` is missing in the remote
+      --> config/bottles/dev.md:16:14
        |
-    15 | git:
-       | ^^^
-       = help: take `git` out; the agent can commit, and `launcher take` brings its
-               commits back
+    16 |   remotes: [{name: app, upstram: https://git.example.org/app}]
+       |              ^^^^
+       = help: write where it is, such as `upstream:
+               ssh://git@git.example.org/team/app.git`
+
+    error: unknown key `upstram` in the remote
+      --> config/bottles/dev.md:16:25
+       |
+    16 |   remotes: [{name: app, upstram: https://git.example.org/app}]
+       |                         ^^^^^^^
+       = help: did you mean `upstream`?
 
     error: `time`: `8` is not a time
       --> config/bottles/dev.md:17:16

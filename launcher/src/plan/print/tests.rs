@@ -340,7 +340,7 @@ fn json_is_stable_parses_and_holds_no_value() {
     assert_eq!(printed, json(&super::super::plan(&order, &facts()).unwrap()));
     let value: serde_json::Value = serde_json::from_str(&printed).unwrap();
     let keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
-    insta::assert_snapshot!(keys.join(" "), @"addresses cred_proxy owner pipelock reach route_pipelock session stages");
+    insta::assert_snapshot!(keys.join(" "), @"addresses cred_proxy git_gate owner pipelock reach route_pipelock session stages");
     insta::assert_snapshot!(format!("{:#}", value["session"]), @r#"
     {
       "argv": [
@@ -374,6 +374,7 @@ fn json_is_stable_parses_and_holds_no_value() {
       "cred_proxy_routes": "10.213.203.243",
       "egress": "10.213.203.224/28",
       "git_gate": "10.213.203.212",
+      "git_gate_routes": "10.213.203.244",
       "internal": "10.213.203.208/28",
       "pipelock": "10.213.203.210",
       "route_pipelock": "10.213.203.242",
@@ -393,4 +394,88 @@ fn durations_are_readable() {
     for (seconds, text) in [(0, "0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")] {
         assert_eq!(duration(seconds), text);
     }
+}
+
+const GATED: &str = "agent:\n  provider: shell\n  image: example/agent:1\negress:\n  allowlist: [lib.example.org]\n  \
+    also_direct: [lib.example.org]\ngit:\n  user: {name: Ada, email: ada@example.org}\n  remotes:\n    - name: app\n      \
+    upstream: ssh://git@git.example.org/team/app.git\n      identity_file: /keys/app\n      known_host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID/Tr+GXwLIDHJNhYGRzH02qNatO6UjxFYAxMT5yNT1P\n      \
+    push: {refs: [\"refs/heads/agent/*\"], max_pack: 2GiB}\n    - name: lib\n      upstream: \
+    https://lib.example.org/lib.git\n      token_ref: LIB_TOKEN\n      auth: bearer\n";
+
+#[test]
+fn a_plan_with_remotes() {
+    insta::assert_snapshot!(printed(GATED, false, &facts()), @r"
+    bottle coder
+
+    stage 1: networks and containers
+      - network bottle-coder-internal 10.213.203.208/28 (internal, no address of the
+        host)
+      - network bottle-coder-egress 10.213.203.224/28 (the way out)
+      - network bottle-coder-routes 10.213.203.240/28 (internal, no address of the
+        host)
+      - container bottle-coder-agent from example/agent:1 at 10.213.203.214 on
+        bottle-coder-internal
+        write the agent's files into bottle-coder-agent
+        container bottle-coder-wall from bottle/wall:0.1.0 in the network of
+        bottle-coder-agent
+      - container bottle-coder-pipelock from bottle/pipelock:<pinned> on
+        bottle-coder-egress
+        connect bottle-coder-pipelock to bottle-coder-internal at 10.213.203.210
+      - container bottle-coder-route-pipelock from bottle/pipelock:<pinned> on
+        bottle-coder-egress
+        connect bottle-coder-route-pipelock to bottle-coder-routes at 10.213.203.242
+      - container bottle-coder-git-gate from bottle/git-gate:0.1.0 on
+        bottle-coder-egress
+        connect bottle-coder-git-gate to bottle-coder-routes at 10.213.203.244
+        connect bottle-coder-git-gate to bottle-coder-internal at 10.213.203.212
+
+    stage 2: compare
+      - read everything back and compare it with this plan
+
+    stage 3: start
+      - start bottle-coder-agent and wait until agent is ready
+        run bottle-coder-wall to its end
+      - start bottle-coder-pipelock and wait until pipelock is ready
+      - start bottle-coder-route-pipelock and wait until route-pipelock is ready
+      - start bottle-coder-git-gate and wait until git-gate is ready
+
+    then: /entry serve \u{1b}[31m
+      as agent (1000, added)
+      in /srv
+
+      image          example/agent:1 (sha256:abababababab)
+      user           the image's, never root
+      hosts          lib.example.org
+      remote         app -> ssh://git@git.example.org/team/app.git (credential: key
+                     /keys/app)
+                     may fetch, and push refs/heads/agent/* (scanned first; forward
+                     only, no deletes, at most 2.0 GiB at once)
+      remote         lib -> https://lib.example.org/lib.git (credential: variable
+                     LIB_TOKEN)
+                     may fetch, and push nothing
+                     lib.example.org is on the allowlist too: with a key of its own
+                     the agent can push there unscanned
+      commits as     Ada <ada@example.org>
+      workspace      nothing
+      limits         2 cpus, 4.0 GiB memory, 512 processes, 20.0 GiB disk
+      runtime        the engine's default
+      pipelock       bottle/pipelock:<pinned>
+    ");
+    // With ssh remotes alone there is no route-pipelock, with https ones alone no way out beside it.
+    let one = |wanted: usize| {
+        let mut order = order(GATED, false);
+        order.bottle.git.remotes = vec![order.bottle.git.remotes.remove(wanted)];
+        plan(&order, &facts()).unwrap()
+    };
+    let networks = |plan: &Plan| plan.networks_of("bottle-coder-git-gate").map(str::to_owned).collect::<Vec<_>>();
+    let (ssh, https) = (one(0), one(1));
+    assert_eq!(networks(&ssh), ["bottle-coder-egress", "bottle-coder-internal"]);
+    assert_eq!(networks(&https), ["bottle-coder-internal", "bottle-coder-routes"]);
+    assert!(
+        ssh.route_pipelock.is_none() && https.route_pipelock.as_ref().is_some_and(|y| y.contains("lib.example.org"))
+    );
+    assert!(!https.route_pipelock.as_ref().is_some_and(|y| y.contains("git.example.org")));
+    let (_, containers) = https.made();
+    let gate = containers.iter().find(|c| c.role == "git-gate").unwrap();
+    assert!(gate.read_only && !gate.dns && gate.capabilities.is_empty() && gate.volumes == ["/spool"]);
 }

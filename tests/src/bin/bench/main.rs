@@ -8,6 +8,8 @@
 //! cargo run --release -p bottle-tests --bin bench -- cred-proxy
 //! ```
 //!
+//! And what needs no engine: `bench -- scan`, the speed of the scan of a push (see [`scan`]).
+//!
 //! A table for people goes to standard output, and as its last line one JSON object of plain numbers. Everything that is
 //! made is taken back, also after a signal or a panic.
 
@@ -16,6 +18,8 @@ mod interrupt;
 mod ours;
 mod peer;
 mod proxy;
+mod repository;
+mod scan;
 
 use bottle_tests::harness::Site;
 use clap::Parser;
@@ -68,8 +72,12 @@ impl What {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match bench(&args) {
+    let args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    let outcome = match args.split_first() {
+        Some((first, rest)) if first == "scan" => optimised().and_then(|()| scan::main(rest)),
+        _ => bench(&Args::parse()),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             // Without a standard error there is nobody to tell.
@@ -79,10 +87,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench(args: &Args) -> Result<(), String> {
+fn optimised() -> Result<(), String> {
     if cfg!(debug_assertions) {
         return Err("a debug build measures nothing of interest: add --release".to_owned());
     }
+    Ok(())
+}
+
+fn bench(args: &Args) -> Result<(), String> {
+    optimised()?;
     let interrupt = Interrupt::watch()?;
     let measures: Vec<Measure> = args.what.iter().filter_map(|what| what.of_bottle()).collect();
     if !measures.is_empty() {

@@ -1,0 +1,130 @@
+//! The sidecar by itself, in front of a CI job for example: `git-gate --config FILE`. The file is the same configuration
+//! in TOML, with a table `secrets` that says where each one is: in a file, or in an environment variable.
+
+use crate::Secret;
+use crate::config::Config;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Where a secret is.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Place {
+    /// A file; newlines at its end do not count, but for a private key's, which needs its own.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+}
+
+#[derive(Debug, Deserialize)]
+struct File {
+    #[serde(default)]
+    secrets: BTreeMap<String, Place>,
+    /// The path of a file with further roots, in place of the PEM itself.
+    #[serde(default)]
+    upstream_roots_file: Option<PathBuf>,
+    #[serde(flatten)]
+    config: toml::Table,
+}
+
+/// Why the file cannot be used. Has no byte of a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum AloneError {
+    /// Not there, or too large.
+    #[error("cannot read {0}")]
+    Read(PathBuf, #[source] std::io::Error),
+    /// Not a configuration.
+    #[error("{0} is no configuration")]
+    Parse(PathBuf, #[source] Box<toml::de::Error>),
+    /// No such variable, or not in UTF-8.
+    #[error("the environment variable {0} is not there")]
+    Env(String),
+}
+
+/// Reads the configuration and its secrets.
+pub fn read(path: &Path) -> Result<(Config, BTreeMap<String, Secret>), AloneError> {
+    let text = read_text(path)?;
+    let parse = |error| AloneError::Parse(path.to_owned(), Box::new(error));
+    let File { secrets, upstream_roots_file, config } = toml::from_str(&text).map_err(parse)?;
+    let mut config: Config = Config::deserialize(config).map_err(parse)?;
+    if let Some(roots) = upstream_roots_file {
+        config.upstream_roots.push_str(&read_text(&roots)?);
+    }
+    let secrets = secrets.into_iter().map(|(name, place)| Ok((name, place.read()?))).collect::<Result<_, _>>()?;
+    Ok((config, secrets))
+}
+
+impl Place {
+    fn read(&self) -> Result<Secret, AloneError> {
+        match self {
+            Self::File(path) => {
+                let mut text = read_text(path)?;
+                if !text.contains("PRIVATE KEY") {
+                    text.truncate(text.trim_end_matches(['\n', '\r']).len());
+                }
+                Ok(Secret::new(text))
+            }
+            Self::Env(name) => std::env::var(name).map(Secret::new).map_err(|_| AloneError::Env(name.clone())),
+        }
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, AloneError> {
+    let failed = |error| AloneError::Read(path.to_owned(), error);
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(failed(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_secrets_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("token"), "user:s3cret\n").unwrap();
+        std::fs::write(path("roots.pem"), "PEM").unwrap();
+        let text = format!(
+            r#"
+            listen = "127.0.0.1:9418"
+            spool = "/var/spool"
+            upstream_roots_file = "{roots}"
+            [[remotes]]
+            name = "app"
+            upstream = "https://git.example/app.git"
+            credential = {{ basic = {{ secret = "token" }} }}
+            push = {{ refs = ["refs/heads/ci/*"] }}
+            [limits]
+            pushes = 2
+            [secrets]
+            token = {{ file = "{token}" }}
+            "#,
+            roots = path("roots.pem").display(),
+            token = path("token").display(),
+        );
+        std::fs::write(path("gate.toml"), &text).unwrap();
+        let (config, secrets) = read(&path("gate.toml")).unwrap();
+        assert_eq!((config.remotes[0].name.as_str(), config.limits.pushes), ("app", 2));
+        assert_eq!(config.upstream_roots, "PEM");
+        assert_eq!(secrets["token"].expose(), "user:s3cret");
+        for (broken, wanted) in [
+            (text.replace("listen =", "lisssten ="), "is no configuration"),
+            (text.replace("pushes", "pushess"), "is no configuration"),
+            (text.replace("{ file = ", "{ fille = "), "is no configuration"),
+            (text.replace("/token\"", "/nowhere\""), "cannot read"),
+            (text.replace("{ file = ", "{ env = "), "is not there"),
+        ] {
+            std::fs::write(path("gate.toml"), broken).unwrap();
+            let error = read(&path("gate.toml")).map(drop).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Carries a push out, step by step. It decides nothing: what may follow from what is [`super::step`]'s.
+
+use super::answer::{band, framed, own_report};
+use super::command::{CommandError, Update, check_option};
+use super::forward::{Forwarded, forward};
+use super::judge::Judge;
+use super::receive::{Order, ReceiveError, Received, receive};
+use super::step::{Asked, Forwardness, Offered};
+use crate::advert::FirstLine;
+use crate::agent::Agent;
+use crate::audit::Entry;
+use crate::config::{Outcome, RefUpdate, Service};
+use crate::exceptions::Exceptions;
+use crate::fetch::{first_packet, format_of, torn};
+use crate::known::Lookups;
+use crate::limits::{Limits, seconds};
+use crate::pack::{Descent, PackError, Verified};
+use crate::pktline::{self, Packet, PacketError, Packets};
+use crate::policy::Denied;
+use crate::report::rejection;
+use crate::request::Version;
+use crate::scan::{Budget, Clean, Scanner, Source, Unclean};
+use crate::spool::SpoolBudget;
+use crate::stop::Stop;
+use crate::table::{Remote, Table};
+use crate::upstream::{Failure, Line, Session};
+use gix_hash::ObjectId;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// What a push is served with.
+#[derive(Debug, Clone, Copy)]
+pub struct Means<'a> {
+    /// The configuration that was in force when it began.
+    pub table: &'a Table,
+    /// Where it goes.
+    pub remote: &'a Remote,
+    /// What the operator said since.
+    pub exceptions: &'a Exceptions,
+    /// What all pushes share.
+    pub spool: &'a SpoolBudget,
+}
+
+/// An upstream's advertisement of a push.
+#[derive(Debug)]
+pub struct Advert {
+    /// Its first line.
+    pub first: FirstLine,
+    /// The other lines, as packets, flush included.
+    pub rest: Vec<u8>,
+}
+
+/// Reads an advertisement to its end.
+pub async fn read_advert(line: &mut dyn Line, limits: &Limits) -> Result<Advert, Stop> {
+    let mut packets = Packets::new(limits.advert_bytes, seconds(limits.advert_seconds));
+    let reading = async {
+        let first = first_packet(line.inbound(), &mut packets).await?;
+        let not_git = || Stop::Upstream(Failure::Ended("it does not speak git's protocol".into()));
+        let first = FirstLine::parse(&first).ok_or_else(not_git)?;
+        let mut rest = Vec::new();
+        loop {
+            match packets.next(line.inbound()).await {
+                Ok(Packet::Data(data)) => pktline::put(&mut rest, &data),
+                Ok(Packet::Flush) => break,
+                Ok(Packet::Delim | Packet::ResponseEnd) => return Err(not_git()),
+                Err(error) => return Err(torn(&error, line.inbound())),
+            }
+        }
+        rest.extend_from_slice(pktline::FLUSH);
+        Ok(Advert { first, rest })
+    };
+    let read = tokio::time::timeout(seconds(limits.advert_seconds), reading).await;
+    read.unwrap_or_else(|_| Err(Stop::Upstream(Failure::Ended("its advertisement took too long".into()))))
+}
+
+/// Serves one push from the advertisement on.
+pub async fn serve(
+    agent: &mut Agent,
+    session: &mut Box<dyn Session>,
+    version: Version,
+    means: Means<'_>,
+    entry: &mut Entry,
+) -> Result<(), Stop> {
+    let limits = &means.table.limits;
+    let deadline = Instant::now() + seconds(limits.push_seconds);
+    let Some(asked) = ask(agent, &mut **session, version, means).await? else {
+        entry.ended(Outcome::Done);
+        return Ok(());
+    };
+    let side_band = asked.commands().agreed("side-band-64k");
+    let mut push = Push { agent, side_band, entry, limits };
+    push.log_refs(&asked, &means.table.scanner);
+    if let Some(denied) = asked.denied_early(&means.remote.policy) {
+        return push.deny(&asked, &denied).await;
+    }
+    let scan = means.table.scanner.start(budget(limits));
+    let scanned = asked.texts().try_for_each(|(source, text)| scan.text(source, text));
+    if let Err(refused) = scanned {
+        return push.reject(&asked, &refused.to_string()).await;
+    }
+    let (pack, scanned) = if asked.commands().has_pack() {
+        let order = Order {
+            spool: means.table.spool.clone(),
+            budget: means.spool.clone(),
+            limits: *limits,
+            pack_bytes_max: means.remote.policy.pack_bytes_max,
+            format: asked.commands().format(),
+            scan,
+            deadline,
+        };
+        match receive(push.agent, order, side_band).await {
+            Ok(Received { pack, scanned }) => (Some(pack), scanned),
+            Err(error) => return push.not_received(&asked, error).await,
+        }
+    } else {
+        match scan.finish() {
+            Ok(clean) => (None, Ok(clean)),
+            Err(Unclean::Findings(findings)) => (None, Err(findings)),
+            Err(Unclean::Refused(refused)) => return push.reject(&asked, &refused.to_string()).await,
+        }
+    };
+    push.entry.moved(pack.as_ref().map_or(0, Verified::bytes));
+    let format = asked.commands().format();
+    let mut lookups = Lookups::new(&mut **session, format, *limits, means.table.spool.clone(), means.spool.clone());
+    let (clean, used) = match scanned {
+        Ok(clean) => (clean, Vec::new()),
+        Err(findings) => {
+            let judge = Judge {
+                remote: means.remote,
+                exceptions: means.exceptions,
+                scanner: &means.table.scanner,
+                budget: budget(limits),
+                commands: asked.commands(),
+                pack: pack.as_ref(),
+            };
+            let judged = push.alive(judge.judge(findings, &mut lookups)).await?;
+            push.entry.found(judged.findings.into_iter());
+            if let Some(why) = judged.unanswered {
+                push.entry.because(&format!("a finding could not be compared with the upstream: {why}"));
+            }
+            match judged.clean {
+                Some(clean) => clean,
+                None => return push.findings(&asked, &rejection(&judged.told)).await,
+            }
+        }
+    };
+    let shown = push.alive(show_forward(&asked, means, pack.as_ref(), &mut lookups)).await?;
+    drop(lookups);
+    let permitted = asked.permit(&means.remote.policy, |update| {
+        shown.get(update.name.as_str()).copied().unwrap_or(Forwardness::Unknown)
+    });
+    let permitted = match permitted {
+        Ok(permitted) => permitted,
+        Err(denied) => return push.deny(&asked, &denied).await,
+    };
+    if !means.exceptions.spend(means.remote, &used) {
+        return push.reject(&asked, "an exception was used up by another push or taken back; push again").await;
+    }
+    if Instant::now() >= deadline {
+        return push.reject(&asked, &format!("the push took longer than push_seconds ({})", limits.push_seconds)).await;
+    }
+    push.forward(asked, permitted, clean, pack, session, means).await
+}
+
+/// Steps 2 to 4: the client gets the advertisement and says what it wants; `None` when it wants nothing.
+async fn ask(
+    agent: &mut Agent,
+    session: &mut dyn Session,
+    version: Version,
+    means: Means<'_>,
+) -> Result<Option<Asked>, Stop> {
+    let limits = &means.table.limits;
+    let mut line = session.open(Service::Push, Version::V0).await?;
+    let Advert { first, rest } = read_advert(&mut *line, limits).await?;
+    // Nothing is asked in this conversation: the forward has one of its own, after the scan.
+    drop(line);
+    let format = format_of(&first.capabilities)?;
+    let offered = Offered::new(first, format, &means.remote.policy);
+    let mut out = Vec::new();
+    // A client of version 2 pushes with version 0 and expects nothing.
+    if version == Version::V1 {
+        pktline::put(&mut out, b"version 1\n");
+    }
+    pktline::put(&mut out, &offered.line());
+    out.extend_from_slice(&rest);
+    agent.writer.send(&out).await?;
+    let mut reader = offered.reader(limits);
+    // A hook of the client's may take its time before the first line.
+    let mut within = seconds(limits.pack_wait_seconds);
+    let mut left = limits.command_bytes;
+    loop {
+        let mut packets = Packets::new(left, within);
+        match agent.packet(&mut packets).await {
+            Ok(Packet::Data(data)) => {
+                left = left.saturating_sub(data.len() as u64 + 4);
+                reader.line(&data).map_err(|error: CommandError| Stop::Refused(error.to_string()))?;
+            }
+            Ok(Packet::Flush) => break,
+            Ok(Packet::Delim | Packet::ResponseEnd) => return Err(Stop::Refused("a ref update cannot be read".into())),
+            // Also a goodbye: there was nothing to push.
+            Err(PacketError::Closed) if within != seconds(limits.commands_seconds) => return Ok(None),
+            Err(PacketError::TooLong(_)) => {
+                return Err(Stop::Refused(format!(
+                    "the ref updates are over the limit command_bytes ({})",
+                    limits.command_bytes
+                )));
+            }
+            Err(error) => return Err(Stop::from_agent(error)),
+        }
+        within = seconds(limits.commands_seconds);
+    }
+    let Some(commands) = reader.end() else { return Ok(None) };
+    let mut options = Vec::new();
+    if commands.agreed("push-options") {
+        let bytes = limits.push_options.saturating_mul(limits.push_option_bytes.saturating_add(5)).saturating_add(64);
+        let mut packets = Packets::new(bytes, seconds(limits.commands_seconds));
+        loop {
+            match agent.packet(&mut packets).await.map_err(Stop::from_agent)? {
+                Packet::Data(data) => {
+                    check_option(&data, options.len(), limits).map_err(|error| Stop::Refused(error.to_string()))?;
+                    options.push(data);
+                }
+                Packet::Flush => break,
+                Packet::Delim | Packet::ResponseEnd => {
+                    return Err(Stop::Refused("a push option cannot be read".into()));
+                }
+            }
+        }
+    }
+    Ok(Some(Asked::new(commands, options)))
+}
+
+/// Does every ref that must move forward do so?
+async fn show_forward(
+    asked: &Asked,
+    means: Means<'_>,
+    pack: Option<&Verified>,
+    lookups: &mut Lookups<'_>,
+) -> HashMap<String, Forwardness> {
+    let mut shown = HashMap::new();
+    let moves: Vec<&Update> = asked.to_show(&means.remote.policy).collect();
+    for update in moves {
+        let commits_max = means.table.limits.forward_commits;
+        let in_pack =
+            pack.map(|pack| tokio::task::block_in_place(|| pack.descends(&update.new, &update.old, commits_max)));
+        let tips: Option<Vec<ObjectId>> = match in_pack {
+            Some(Ok(Descent::Proven)) => None,
+            Some(Ok(Descent::GoesOnAt(tips))) => Some(tips),
+            None => Some(vec![update.new]),
+            Some(Err(_)) => {
+                shown.insert(update.name.as_str().to_owned(), Forwardness::Unknown);
+                continue;
+            }
+        };
+        let answer = match tips {
+            None => Forwardness::Forward,
+            Some(tips) => match lookups.descends(&tips, update.old).await {
+                Ok(true) => Forwardness::Forward,
+                Ok(false) => Forwardness::NotForward,
+                Err(_) => Forwardness::Unknown,
+            },
+        };
+        shown.insert(update.name.as_str().to_owned(), answer);
+    }
+    shown
+}
+
+/// The scan's limits, of the gate's.
+pub fn budget(limits: &Limits) -> Budget {
+    Budget {
+        time: seconds(limits.scan_seconds),
+        bytes_per_extra_second: limits.scan_bytes_per_second,
+        depth_max: u32::try_from(limits.decode_depth).unwrap_or(u32::MAX),
+        decoded_bytes_per_object_max: limits.decode_blob_bytes,
+        decoded_bytes_max: limits.decode_push_bytes,
+        archive_entries_max: limits.archive_entries,
+        ..Budget::default()
+    }
+}
+
+/// A push whose lines have been read: from here on the client expects a report.
+struct Push<'a> {
+    agent: &'a mut Agent,
+    side_band: bool,
+    entry: &'a mut Entry,
+    limits: &'a Limits,
+}
+
+impl Push<'_> {
+    /// A ref whose name may be a secret is not named in the log.
+    fn log_refs(&mut self, asked: &Asked, scanner: &Scanner) {
+        let scan = scanner.start(budget(self.limits));
+        let scanned = asked.texts().try_for_each(|(source, text)| scan.text(source, text));
+        let mut hidden = HashSet::new();
+        let mut all_hidden = scanned.is_err();
+        match scan.finish() {
+            Ok(_) => {}
+            Err(Unclean::Findings(findings)) => hidden.extend(findings.iter().filter_map(|finding| {
+                if let Source::RefName(name) = &finding.source { Some(name.clone()) } else { None }
+            })),
+            Err(Unclean::Refused(_)) => all_hidden = true,
+        }
+        self.entry.wants(asked.commands().updates().iter().map(|update| {
+            let name = update.name.as_str();
+            let is_hidden = all_hidden || hidden.contains(name);
+            let name = if is_hidden { "(a name that holds a possible secret)" } else { name };
+            let (old, new) = (update.old.to_string(), update.new.to_string());
+            RefUpdate { name: name.to_owned(), old, new, answer: None }
+        }));
+    }
+
+    /// Does some work while the client is told now and then that the gate lives.
+    async fn alive<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let mut quiet = tokio::time::interval(seconds(self.limits.keepalive_seconds));
+        quiet.reset();
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                _ = quiet.tick() => if self.side_band {
+                    self.agent.writer.send(super::answer::KEEPALIVE).await?;
+                }
+            }
+        }
+    }
+
+    /// Tells the client why none of its refs changed, and reads the rest of what it sends.
+    async fn report(&mut self, text: &str, unpack: &str, refs: Vec<(String, String)>, within: Duration) {
+        let mut out = Vec::new();
+        if self.side_band {
+            band(&mut out, 2, text.as_bytes());
+        }
+        out.extend(framed(&own_report(unpack, refs.into_iter()), self.side_band));
+        // A client that has gone away does not hear it; the log has it.
+        if self.agent.writer.send(&out).await.is_ok() {
+            self.agent.drain(within).await;
+        }
+    }
+
+    fn all(asked: &Asked, reason: &str) -> Vec<(String, String)> {
+        asked.commands().updates().iter().map(|update| (update.name.as_str().to_owned(), reason.to_owned())).collect()
+    }
+
+    async fn refuse(&mut self, text: &str, unpack: &str, refs: Vec<(String, String)>, why: &str) -> Result<(), Stop> {
+        self.entry.ended(Outcome::Refused);
+        self.entry.because(why);
+        self.report(text, unpack, refs, seconds(self.limits.drain_seconds)).await;
+        Ok(())
+    }
+
+    /// Refused for a reason that is no finding and no policy.
+    async fn reject(&mut self, asked: &Asked, why: &str) -> Result<(), Stop> {
+        let text = format!("git-gate: push refused: {why}; nothing was sent to the upstream.\n");
+        self.refuse(&text, "ok", Self::all(asked, "refused by git-gate"), why).await
+    }
+
+    async fn findings(&mut self, asked: &Asked, text: &str) -> Result<(), Stop> {
+        let refs = Self::all(asked, "secret found by git-gate");
+        self.refuse(text, "ok", refs, "a possible secret was found").await
+    }
+
+    /// All of them, since a push is taken whole or not: those that policy lets pass say so.
+    async fn deny(&mut self, asked: &Asked, denied: &[Option<Denied>]) -> Result<(), Stop> {
+        let reason = |denied: &Option<Denied>| match denied {
+            Some(denied) => denied.to_string(),
+            None => "refused by git-gate with the others".to_owned(),
+        };
+        let refs = Self::all(asked, "").into_iter().zip(denied).map(|((name, _), denied)| (name, reason(denied)));
+        let text = "git-gate: push refused: the policy of this remote does not allow it; nothing was sent to the upstream.\n\
+                    Ask the operator which refs may be pushed, and whether force and delete are allowed.\n";
+        let first = denied.iter().flatten().next().map(ToString::to_string).unwrap_or_default();
+        self.refuse(text, "ok", refs.collect(), &first).await
+    }
+
+    async fn not_received(&mut self, asked: &Asked, error: ReceiveError) -> Result<(), Stop> {
+        let why = crate::audit::chain(&error);
+        match error {
+            ReceiveError::Gone | ReceiveError::Pack(PackError::Truncated { .. }) => {
+                self.entry.because(&why);
+                Err(Stop::Agent(std::io::ErrorKind::UnexpectedEof.into()))
+            }
+            _ => {
+                let text = format!("git-gate: push refused: {why}; nothing was sent to the upstream.\n");
+                self.refuse(&text, "pack refused by git-gate", Self::all(asked, "refused by git-gate"), &why).await
+            }
+        }
+    }
+
+    async fn forward(
+        &mut self,
+        asked: Asked,
+        permitted: super::step::Permitted,
+        clean: Clean,
+        pack: Option<Verified>,
+        session: &mut Box<dyn Session>,
+        means: Means<'_>,
+    ) -> Result<(), Stop> {
+        let names: Vec<String> =
+            asked.commands().updates().iter().map(|update| update.name.as_str().to_owned()).collect();
+        let Some(cleared) = asked.clear(permitted, &clean, pack) else {
+            return Err(Stop::Cut("the scan did not see all of the push".into()));
+        };
+        match forward(self.agent, session, &*means.remote.upstream, cleared, self.limits).await {
+            Forwarded::Reported(report) => {
+                let is_done = report.unpack == "ok" && report.refs.iter().all(|(_, why)| why.is_none());
+                self.entry.ended(if is_done { Outcome::Done } else { Outcome::Rejected });
+                if report.unpack != "ok" {
+                    self.entry.because(&format!("the upstream did not unpack it: {}", report.unpack));
+                }
+                for (name, why) in &report.refs {
+                    self.entry.answered(name, why.as_deref().unwrap_or("ok").to_owned());
+                }
+            }
+            Forwarded::Unknown(why) => {
+                self.entry.ended(Outcome::Unknown);
+                self.entry.because(&why);
+            }
+            Forwarded::Not(stop) => {
+                self.entry.ended(Outcome::Failed);
+                self.entry.because(&crate::audit::chain(&stop));
+                let sentence = stop.sentence().unwrap_or_else(|| "upstream failed".into());
+                let text = format!("git-gate: the push was not forwarded: {sentence}\n");
+                let reason = "upstream unreachable";
+                let refs = names.into_iter().map(|name| (name, reason.to_owned())).collect();
+                self.report(&text, "git-gate: not forwarded", refs, seconds(self.limits.drain_seconds)).await;
+            }
+        }
+        Ok(())
+    }
+}

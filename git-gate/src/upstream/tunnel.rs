@@ -1,0 +1,82 @@
+//! A connection to an upstream: straight, or through the CONNECT proxy on the way out.
+//!
+//! It never sends a byte of a request: what it hands back is a stream on which nobody has spoken yet.
+
+use crate::address::Authority;
+use std::io;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The longest head of the proxy's answer.
+const ANSWER_BYTES_MAX: usize = 8 << 10;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// No TCP connection; the name did not resolve, or nobody listens.
+    #[error("cannot connect to {0}")]
+    Connect(Authority, #[source] io::Error),
+    /// The proxy broke off.
+    #[error("the proxy did not answer CONNECT {0}")]
+    Broken(Authority, #[source] io::Error),
+    /// The proxy does not speak HTTP, or goes on speaking before it is spoken to.
+    #[error("the proxy's answer to CONNECT {0} is not one")]
+    NotAnAnswer(Authority),
+    /// The proxy said no.
+    #[error("the proxy answered CONNECT {0} with {1}")]
+    Refused(Authority, u16),
+}
+
+/// A connection straight to `target`.
+pub async fn straight(target: &Authority) -> Result<TcpStream, TunnelError> {
+    let connected = TcpStream::connect((target.host.as_str(), target.port)).await;
+    let stream = connected.map_err(|error| TunnelError::Connect(target.clone(), error))?;
+    // Without it small packets wait for the other side's acknowledgement; where it cannot be set they are only slower.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// A connection to `target` through `proxy`.
+pub async fn through(proxy: &Authority, target: &Authority) -> Result<TcpStream, TunnelError> {
+    let broken = |error| TunnelError::Broken(target.clone(), error);
+    let mut stream = straight(proxy).await?;
+    let ask = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.map_err(broken)?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        if answer.len() > ANSWER_BYTES_MAX {
+            return Err(TunnelError::NotAnAnswer(target.clone()));
+        }
+        // Byte by byte, so that nothing behind the head is taken from whoever speaks next.
+        answer.push(stream.read_u8().await.map_err(broken)?);
+    }
+    match status_of(&answer) {
+        Some(200..=299) => Ok(stream),
+        Some(status) => Err(TunnelError::Refused(target.clone(), status)),
+        None => Err(TunnelError::NotAnAnswer(target.clone())),
+    }
+}
+
+fn status_of(answer: &[u8]) -> Option<u16> {
+    let rest = answer.strip_prefix(b"HTTP/1.1 ").or_else(|| answer.strip_prefix(b"HTTP/1.0 "))?;
+    let digits = rest.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    matches!(rest.get(3), Some(b' ' | b'\r')).then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_status() {
+        for (answer, wanted) in [
+            ("HTTP/1.1 200 Connection Established\r\n\r\n", Some(200)),
+            ("HTTP/1.0 403 Forbidden\r\n\r\n", Some(403)),
+            ("HTTP/1.1 2000 x\r\n\r\n", None),
+            ("HTTP/1.1 +20 x\r\n\r\n", None),
+            ("SSH-2.0-x\r\n\r\n", None),
+        ] {
+            assert_eq!(status_of(answer.as_bytes()), wanted, "{answer:?}");
+        }
+    }
+}
