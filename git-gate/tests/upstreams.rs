@@ -389,25 +389,25 @@ fn the_life_of_the_sidecar() {
     let good = scene.config(vec![scene.remote(&sshd)]);
     let secrets = [("key", sshd.client_key())];
     let mut gate = Gate::spawn(good.listen);
-    let refused = |gate: &Gate| matches!(gate.next(), git_gate::config::Event::Refused { .. });
+    let refused = |gate: &Gate| matches!(gate.answer(), git_gate::config::Event::Refused { .. });
     // A bad first configuration is refused, and a good one still taken.
     gate.say(b"{\"command\":\"configure\"}\n");
     assert!(refused(&gate));
     gate.configure(&scene.config(vec![Remote { host_key: None, ..scene.remote(&sshd) }]), &secrets);
     assert!(refused(&gate));
     gate.configure(&good, &secrets);
-    assert_eq!(gate.next(), git_gate::config::Event::Ready);
+    assert_eq!(gate.answer(), git_gate::config::Event::Ready);
     assert_eq!(scene.run(&gate, "git ls-remote $URL").status, Some(0));
     gate.forget();
     // Another table: the remote is gone; a bad one changes nothing.
     gate.configure(&Config { remotes: Vec::new(), ..good.clone() }, &secrets);
-    assert_eq!(gate.next(), git_gate::config::Event::Configured);
+    assert_eq!(gate.answer(), git_gate::config::Event::Configured);
     assert!(scene.run(&gate, "git ls-remote $URL").err.contains("no remote `app`"));
     gate.forget();
     gate.configure(&Config { listen: "127.0.0.1:1".parse().unwrap(), ..good.clone() }, &secrets);
     assert!(refused(&gate));
     gate.configure(&good, &secrets);
-    assert_eq!(gate.next(), git_gate::config::Event::Configured);
+    assert_eq!(gate.answer(), git_gate::config::Event::Configured);
     assert_eq!(scene.run(&gate, "git ls-remote $URL").status, Some(0));
     assert_eq!(gate.end(), Some(0));
 }

@@ -105,6 +105,16 @@ impl Gate {
         }
     }
 
+    /// The next answer to what was said; operations may end at any time.
+    pub fn answer(&self) -> Event {
+        loop {
+            match self.next() {
+                Event::Operation(_) => {}
+                answer => return answer,
+            }
+        }
+    }
+
     /// Forgets what was told so far.
     pub fn forget(&self) {
         while self.events.try_recv().is_ok() {}
