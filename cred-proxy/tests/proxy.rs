@@ -98,6 +98,7 @@ fn doubtful_framing_is_refused_and_the_next_good_request_works() {
         format!("GET /api/x HTTP/1.1\r\nHost: a\r\nX: y\r\n folded\r\n\r\n{smuggled}"),
         format!("GET /api/x HTTP/1.1\r\nHost: a\r\nX: y\r{smuggled}"),
         format!("GET /api/x HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(70_000)),
+        format!("GET /api/x#y HTTP/1.1\r\nHost: a\r\n\r\n{smuggled}"),
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(),
         "\x16\x03\x01\x02\0\x01".into(),
     ];

@@ -267,3 +267,41 @@ fn an_agent_that_takes_nothing_loses_its_connection() {
     assert!(sidecar.logged().5.is_some());
     assert_eq!(status(&sidecar.get("/api/x")), 200);
 }
+
+#[test]
+fn an_agent_may_send_all_before_it_reads_a_reply_that_has_begun() {
+    // More than the buffers on the way hold, so that either direction stands still where it depends on the other.
+    const BYTES: usize = 24 << 20;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = std::thread::spawn(move || {
+        let (mut wire, _) = listener.accept().unwrap();
+        read_head(&mut wire).unwrap();
+        let mut writes = wire.try_clone().unwrap();
+        let writing = std::thread::spawn(move || {
+            write!(writes, "HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n").unwrap();
+            writes.write_all(&vec![b'\n'; BYTES]).unwrap();
+        });
+        let mut body = vec![0; BYTES];
+        wire.read_exact(&mut body).unwrap();
+        writing.join().unwrap();
+    });
+    let sidecar = Sidecar::start(&config(vec![route(&format!("http://{address}"))]));
+    let mut stream = sidecar.connect();
+    write!(stream, "POST /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n").unwrap();
+    stream.write_all(&vec![b'a'; BYTES]).unwrap();
+    assert!(read_head(&mut stream).unwrap().starts_with("HTTP/1.1 200 OK"));
+    let mut body = vec![0; BYTES];
+    stream.read_exact(&mut body).unwrap();
+    upstream.join().unwrap();
+}
+
+#[test]
+fn a_reply_framed_twice_is_refused() {
+    let upstream = Upstream::plain(|_, wire| {
+        write!(wire, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
+    });
+    let sidecar = Sidecar::start(&config(vec![route(&upstream.url())]));
+    assert_eq!(status(&sidecar.get("/api/x")), 502);
+    assert_eq!(sidecar.logged().2, 502);
+}
