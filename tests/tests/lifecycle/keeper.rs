@@ -135,7 +135,8 @@ fn a_keeper_killed_at_any_moment_of_the_launch_leaves_nothing_that_a_sweep_does_
 #[test]
 fn a_keeper_killed_at_any_moment_of_the_teardown_leaves_nothing_and_keeps_the_work() {
     let Some((site, name)) = plain() else { return };
-    for left in (0..=4).rev() {
+    // Two containers and two networks; the wall's helper has gone by the time the agent runs, or goes any moment.
+    for left in (0..=3).rev() {
         let bottle = site.run(&name).detached(&["sh", "-c", POLITE]);
         bottle.wait_for_file("/workspace/ready.txt");
         let keeper = bottle.keeper();
