@@ -129,11 +129,13 @@ async fn requests(agent: &mut Agent, line: &mut dyn Line, format: Kind, limits: 
             Err(error) => return Err(Stop::from_agent(error)),
         };
         match reader.packet(&packet).map_err(|error| Stop::Refused(error.to_string()))? {
-            v2::Step::More => {}
+            // A client may think between two requests, but not within one.
+            v2::Step::More => packets.wait(seconds(limits.commands_seconds)),
             v2::Step::Goodbye => return Ok(()),
             v2::Step::Request(bytes) => {
                 line.exchange(Upload::from(bytes)).await?;
                 relay_answer(agent, line.inbound(), limits).await?;
+                packets.wait(seconds(limits.upstream_idle_seconds));
             }
         }
     }
