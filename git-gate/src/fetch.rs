@@ -23,7 +23,9 @@ pub async fn serve(
 ) -> Result<(), Stop> {
     let mut line = session.open(Service::Fetch, version).await?;
     let mut packets = Packets::new(limits.advert_bytes, seconds(limits.advert_seconds));
-    let mut first = first_packet(line.inbound(), &mut packets).await?;
+    let Some(mut first) = first_packet(line.inbound(), &mut packets).await? else {
+        return nothing(agent).await;
+    };
     if text(&first) == b"version 2" {
         let format = relay_capabilities(agent, line.inbound(), &mut packets).await?;
         return requests(agent, &mut *line, format, limits).await;
@@ -31,7 +33,10 @@ pub async fn serve(
     // The upstream may know older versions alone; the client does as well.
     if text(&first) == b"version 1" {
         agent.writer.send(&pktline::packet(&first)).await?;
-        first = data(packets.next(line.inbound()).await, line.inbound())?;
+        let Some(second) = data(packets.next(line.inbound()).await, line.inbound())? else {
+            return nothing(agent).await;
+        };
+        first = second;
     }
     let outbound = line.outbound();
     let parsed =
@@ -45,28 +50,33 @@ pub async fn serve(
     }
 }
 
-/// The first packet of an advertisement, past the line by which HTTP upstreams name the service.
-pub async fn first_packet(inbound: &mut Inbound, packets: &mut Packets) -> Result<Vec<u8>, Stop> {
+/// Before git 2.41 an upload-pack of versions 0 and 1 has nothing to say of an empty repository, not even what it can do.
+async fn nothing(agent: &mut Agent) -> Result<(), Stop> {
+    agent.writer.send(pktline::FLUSH).await?;
+    Ok(())
+}
+
+/// The first packet of an advertisement, past the line by which HTTP upstreams name the service; `None` is a flush.
+pub async fn first_packet(inbound: &mut Inbound, packets: &mut Packets) -> Result<Option<Vec<u8>>, Stop> {
     let mut first = data(packets.next(inbound).await, inbound)?;
-    if first.starts_with(b"# service=") {
+    if first.as_ref().is_some_and(|first| first.starts_with(b"# service=")) {
         if !matches!(packets.next(inbound).await, Ok(Packet::Flush)) {
             return Err(not_git());
         }
         first = data(packets.next(inbound).await, inbound)?;
     }
-    match first.strip_prefix(b"ERR ") {
-        Some(words) => {
-            let words = crate::upstream::printable_line(&String::from_utf8_lossy(words));
-            Err(Stop::Upstream(Failure::Ended(words)))
-        }
-        None => Ok(first),
+    if let Some(words) = first.as_ref().and_then(|first| first.strip_prefix(b"ERR ")) {
+        let words = crate::upstream::printable_line(&String::from_utf8_lossy(words));
+        return Err(Stop::Upstream(Failure::Ended(words)));
     }
+    Ok(first)
 }
 
-fn data(packet: Result<Packet, PacketError>, inbound: &Inbound) -> Result<Vec<u8>, Stop> {
+fn data(packet: Result<Packet, PacketError>, inbound: &Inbound) -> Result<Option<Vec<u8>>, Stop> {
     match packet {
-        Ok(Packet::Data(data)) => Ok(data),
-        Ok(Packet::Flush | Packet::Delim | Packet::ResponseEnd) => Err(not_git()),
+        Ok(Packet::Data(data)) => Ok(Some(data)),
+        Ok(Packet::Flush) => Ok(None),
+        Ok(Packet::Delim | Packet::ResponseEnd) => Err(not_git()),
         Err(error) => Err(torn(&error, inbound)),
     }
 }

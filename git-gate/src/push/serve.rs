@@ -56,7 +56,7 @@ pub async fn read_advert(line: &mut dyn Line, limits: &Limits) -> Result<Advert,
     let reading = async {
         let first = first_packet(line.inbound(), &mut packets).await?;
         let not_git = || Stop::Upstream(Failure::Ended("it does not speak git's protocol".into()));
-        let first = FirstLine::parse(&first).ok_or_else(not_git)?;
+        let first = first.as_deref().and_then(FirstLine::parse).ok_or_else(not_git)?;
         let mut rest = Vec::new();
         loop {
             match packets.next(line.inbound()).await {
