@@ -266,9 +266,29 @@ async fn answer(
     limits: &Limits,
 ) -> Result<(), Stop> {
     let mut packets = Packets::new(u64::MAX, seconds(limits.upstream_idle_seconds));
-    let cut = |error: PacketError| Stop::Cut(error.to_string());
-    while shallow != v0::Shallow::None {
-        let packet = packets.next(inbound).await.map_err(cut)?;
+    if shallow != v0::Shallow::None {
+        shallow_section(agent, inbound, &mut packets, shallow).await?;
+    }
+    if rest {
+        acknowledgements(agent, inbound, &mut packets, stateless, last).await?;
+    }
+    if last {
+        // The pack.
+        while let Some(chunk) = next_chunk(inbound, limits).await? {
+            agent.writer.send(&chunk).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn shallow_section(
+    agent: &mut Agent,
+    inbound: &mut Inbound,
+    packets: &mut Packets,
+    shallow: v0::Shallow,
+) -> Result<(), Stop> {
+    loop {
+        let packet = packets.next(inbound).await.map_err(|error| Stop::Cut(error.to_string()))?;
         let bytes = match &packet {
             Packet::Data(data) => pktline::packet(data),
             Packet::Flush => pktline::FLUSH.to_vec(),
@@ -278,28 +298,33 @@ async fn answer(
             agent.writer.send(&bytes).await?;
         }
         if packet == Packet::Flush {
-            break;
+            return Ok(());
         }
     }
-    while rest {
+}
+
+async fn acknowledgements(
+    agent: &mut Agent,
+    inbound: &mut Inbound,
+    packets: &mut Packets,
+    stateless: &mut v0::Stateless,
+    last: bool,
+) -> Result<(), Stop> {
+    loop {
         let data = match packets.next(inbound).await {
             Ok(Packet::Data(data)) => data,
             Err(PacketError::Closed) if !last => return Ok(()),
             Ok(Packet::Flush | Packet::Delim | Packet::ResponseEnd) => return Err(not_git()),
-            Err(error) => return Err(cut(error)),
+            Err(error) => return Err(Stop::Cut(error.to_string())),
         };
         if stateless.acknowledged(&data) {
             agent.writer.send(&pktline::packet(&data)).await?;
         }
         // The last acknowledgement has one object and no word behind it; what follows is the pack.
+        let is_ack = data.starts_with(b"ACK ");
         let words = text(&data).split(|byte| *byte == b' ').count();
-        if last && (text(&data) == b"NAK" || data.starts_with(b"ACK ") && words == 2 || !data.starts_with(b"ACK ")) {
-            break;
+        if last && (!is_ack || words == 2) {
+            return Ok(());
         }
     }
-    while last {
-        let Some(chunk) = next_chunk(inbound, limits).await? else { break };
-        agent.writer.send(&chunk).await?;
-    }
-    Ok(())
 }
