@@ -29,7 +29,7 @@ pub enum Command {
     /// old one. Exceptions that came by [`Command::AllowFinding`] stay.
     Configure {
         /// The configuration.
-        config: Config,
+        config: Box<Config>,
         /// Secret bytes by the name that remotes use.
         secrets: BTreeMap<String, Secret>,
     },

@@ -96,7 +96,7 @@ async fn run(source: Source) -> io::Result<ExitCode> {
         }
         Source::File(path) => match crate::alone::read(path.as_ref()) {
             Ok((config, secrets)) => {
-                let command = Command::Configure { config, secrets };
+                let command = Command::Configure { config: Box::new(config), secrets };
                 // There is room: it is the first.
                 let _ = tell.send(Heard::Command(command)).await;
                 // Kept, so that the loop goes on.

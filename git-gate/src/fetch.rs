@@ -23,7 +23,9 @@ pub async fn serve(
 ) -> Result<(), Stop> {
     let mut line = session.open(Service::Fetch, version).await?;
     let mut packets = Packets::new(limits.advert_bytes, seconds(limits.advert_seconds));
-    let mut first = first_packet(line.inbound(), &mut packets).await?;
+    let Some(mut first) = first_packet(line.inbound(), &mut packets).await? else {
+        return nothing(agent).await;
+    };
     if text(&first) == b"version 2" {
         let format = relay_capabilities(agent, line.inbound(), &mut packets).await?;
         return requests(agent, &mut *line, format, limits).await;
@@ -31,7 +33,10 @@ pub async fn serve(
     // The upstream may know older versions alone; the client does as well.
     if text(&first) == b"version 1" {
         agent.writer.send(&pktline::packet(&first)).await?;
-        first = data(packets.next(line.inbound()).await, line.inbound())?;
+        let Some(second) = data(packets.next(line.inbound()).await, line.inbound())? else {
+            return nothing(agent).await;
+        };
+        first = second;
     }
     let outbound = line.outbound();
     let parsed =
@@ -45,28 +50,33 @@ pub async fn serve(
     }
 }
 
-/// The first packet of an advertisement, past the line by which HTTP upstreams name the service.
-pub async fn first_packet(inbound: &mut Inbound, packets: &mut Packets) -> Result<Vec<u8>, Stop> {
+/// Before git 2.41 an upload-pack of versions 0 and 1 has nothing to say of an empty repository, not even what it can do.
+async fn nothing(agent: &mut Agent) -> Result<(), Stop> {
+    agent.writer.send(pktline::FLUSH).await?;
+    Ok(())
+}
+
+/// The first packet of an advertisement, past the line by which HTTP upstreams name the service; `None` is a flush.
+pub async fn first_packet(inbound: &mut Inbound, packets: &mut Packets) -> Result<Option<Vec<u8>>, Stop> {
     let mut first = data(packets.next(inbound).await, inbound)?;
-    if first.starts_with(b"# service=") {
+    if first.as_ref().is_some_and(|first| first.starts_with(b"# service=")) {
         if !matches!(packets.next(inbound).await, Ok(Packet::Flush)) {
             return Err(not_git());
         }
         first = data(packets.next(inbound).await, inbound)?;
     }
-    match first.strip_prefix(b"ERR ") {
-        Some(words) => {
-            let words = crate::upstream::printable_line(&String::from_utf8_lossy(words));
-            Err(Stop::Upstream(Failure::Ended(words)))
-        }
-        None => Ok(first),
+    if let Some(words) = first.as_ref().and_then(|first| first.strip_prefix(b"ERR ")) {
+        let words = crate::upstream::printable_line(&String::from_utf8_lossy(words));
+        return Err(Stop::Upstream(Failure::Ended(words)));
     }
+    Ok(first)
 }
 
-fn data(packet: Result<Packet, PacketError>, inbound: &Inbound) -> Result<Vec<u8>, Stop> {
+fn data(packet: Result<Packet, PacketError>, inbound: &Inbound) -> Result<Option<Vec<u8>>, Stop> {
     match packet {
-        Ok(Packet::Data(data)) => Ok(data),
-        Ok(Packet::Flush | Packet::Delim | Packet::ResponseEnd) => Err(not_git()),
+        Ok(Packet::Data(data)) => Ok(Some(data)),
+        Ok(Packet::Flush) => Ok(None),
+        Ok(Packet::Delim | Packet::ResponseEnd) => Err(not_git()),
         Err(error) => Err(torn(&error, inbound)),
     }
 }
@@ -129,11 +139,13 @@ async fn requests(agent: &mut Agent, line: &mut dyn Line, format: Kind, limits: 
             Err(error) => return Err(Stop::from_agent(error)),
         };
         match reader.packet(&packet).map_err(|error| Stop::Refused(error.to_string()))? {
-            v2::Step::More => {}
+            // A client may think between two requests, but not within one.
+            v2::Step::More => packets.wait(seconds(limits.commands_seconds)),
             v2::Step::Goodbye => return Ok(()),
             v2::Step::Request(bytes) => {
                 line.exchange(Upload::from(bytes)).await?;
                 relay_answer(agent, line.inbound(), limits).await?;
+                packets.wait(seconds(limits.upstream_idle_seconds));
             }
         }
     }
@@ -254,9 +266,29 @@ async fn answer(
     limits: &Limits,
 ) -> Result<(), Stop> {
     let mut packets = Packets::new(u64::MAX, seconds(limits.upstream_idle_seconds));
-    let cut = |error: PacketError| Stop::Cut(error.to_string());
-    while shallow != v0::Shallow::None {
-        let packet = packets.next(inbound).await.map_err(cut)?;
+    if shallow != v0::Shallow::None {
+        shallow_section(agent, inbound, &mut packets, shallow).await?;
+    }
+    if rest {
+        acknowledgements(agent, inbound, &mut packets, stateless, last).await?;
+    }
+    if last {
+        // The pack.
+        while let Some(chunk) = next_chunk(inbound, limits).await? {
+            agent.writer.send(&chunk).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn shallow_section(
+    agent: &mut Agent,
+    inbound: &mut Inbound,
+    packets: &mut Packets,
+    shallow: v0::Shallow,
+) -> Result<(), Stop> {
+    loop {
+        let packet = packets.next(inbound).await.map_err(|error| Stop::Cut(error.to_string()))?;
         let bytes = match &packet {
             Packet::Data(data) => pktline::packet(data),
             Packet::Flush => pktline::FLUSH.to_vec(),
@@ -266,28 +298,33 @@ async fn answer(
             agent.writer.send(&bytes).await?;
         }
         if packet == Packet::Flush {
-            break;
+            return Ok(());
         }
     }
-    while rest {
+}
+
+async fn acknowledgements(
+    agent: &mut Agent,
+    inbound: &mut Inbound,
+    packets: &mut Packets,
+    stateless: &mut v0::Stateless,
+    last: bool,
+) -> Result<(), Stop> {
+    loop {
         let data = match packets.next(inbound).await {
             Ok(Packet::Data(data)) => data,
             Err(PacketError::Closed) if !last => return Ok(()),
             Ok(Packet::Flush | Packet::Delim | Packet::ResponseEnd) => return Err(not_git()),
-            Err(error) => return Err(cut(error)),
+            Err(error) => return Err(Stop::Cut(error.to_string())),
         };
         if stateless.acknowledged(&data) {
             agent.writer.send(&pktline::packet(&data)).await?;
         }
         // The last acknowledgement has one object and no word behind it; what follows is the pack.
+        let is_ack = data.starts_with(b"ACK ");
         let words = text(&data).split(|byte| *byte == b' ').count();
-        if last && (text(&data) == b"NAK" || data.starts_with(b"ACK ") && words == 2 || !data.starts_with(b"ACK ")) {
-            break;
+        if last && (!is_ack || words == 2) {
+            return Ok(());
         }
     }
-    while last {
-        let Some(chunk) = next_chunk(inbound, limits).await? else { break };
-        agent.writer.send(&chunk).await?;
-    }
-    Ok(())
 }

@@ -224,7 +224,7 @@ impl<'a> Lookups<'a> {
         let mut line = opened.map_err(|error| failed(&error))?;
         let mut packets = Packets::new(1 << 20, seconds(self.limits.lookup_seconds));
         let first = first_packet(line.inbound(), &mut packets).await.map_err(|stop| failed(&stop))?;
-        if text(&first) != b"version 2" {
+        if first.as_deref().map(text) != Some(b"version 2") {
             return Err(Unanswered::Unsupported);
         }
         self.filters = false;

@@ -132,6 +132,11 @@ impl Packets {
         Self { budget_bytes, left_bytes: budget_bytes, within }
     }
 
+    /// Changes the time for each packet that follows.
+    pub fn wait(&mut self, within: Duration) {
+        self.within = within;
+    }
+
     /// The next packet.
     pub async fn next(&mut self, reader: &mut (impl AsyncRead + Unpin)) -> Result<Packet, PacketError> {
         let within = self.within;

@@ -40,7 +40,6 @@ fn a_clone_and_a_push_and_a_refusal() {
     let ran = sh(&script, here, &env);
     assert_eq!(ran.status, Some(1), "{}", ran.err);
     assert!(ran.err.contains("PUSH REJECTED"), "{}", ran.err);
-    println!("{}", ran.err);
-    println!("{:?}", gate.operation());
+    assert_eq!(gate.operation().outcome, Outcome::Refused);
     assert_eq!(gate.end(), Some(0));
 }

@@ -5,17 +5,21 @@ use super::command::Commands;
 use super::receive::tree_names;
 use crate::config::{self, Excused};
 use crate::exceptions::Exceptions;
-use crate::known::{Lookups, Unanswered};
+use crate::known::{Known, Lookups, Unanswered};
 use crate::objects::ObjectKind;
 use crate::pack::{Found, Lookup, Verified};
 use crate::report::{Told, printable};
 use crate::scan::{Budget, Clean, Finding, Findings, Fingerprint, Scanner, Source, Unclean};
 use crate::table::Remote;
 use gix_hash::{Kind, ObjectId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Parents of the pack's commits at which old content is looked for.
 const BOUNDARY_MAX: usize = 16;
+
+/// Findings of which it is told whether they are gone later, and refs that are looked at for it.
+const LATER_MAX: usize = 20;
 
 /// The longest path in a log line.
 const PATH_CHARS_MAX: usize = 1024;
@@ -60,11 +64,12 @@ impl Judge<'_> {
     pub async fn judge(&self, findings: Findings, lookups: &mut Lookups<'_>) -> Judged {
         let places = tokio::task::block_in_place(|| self.places(&findings));
         let mut unanswered = None;
+        let mut memory = Memory::default();
         let mut verdicts: Vec<Option<Excused>> = Vec::new();
         for (finding, place) in findings.iter().zip(&places) {
             let mut verdict = self.exceptions.has(self.remote, &place.fingerprint).then_some(Excused::Exception);
             if verdict.is_none() {
-                match self.is_upstream(finding, place, lookups).await {
+                match self.is_upstream(finding, place, lookups, &mut memory).await {
                     Ok(true) => verdict = Some(Excused::AlreadyUpstream),
                     Ok(false) => {}
                     Err(error) => {
@@ -81,7 +86,8 @@ impl Judge<'_> {
             let line = self.line(finding, place, *verdict);
             match verdict {
                 None => told.push(Told {
-                    removed_later: tokio::task::block_in_place(|| self.is_removed_later(finding, place)),
+                    removed_later: told.len() < LATER_MAX
+                        && tokio::task::block_in_place(|| self.is_removed_later(finding, place)),
                     preview: finding.preview(),
                     finding: line.clone(),
                 }),
@@ -152,7 +158,7 @@ impl Judge<'_> {
         let (Some(pack), Some(found), Source::Blob(id)) = (self.pack, &place.found, &finding.source) else {
             return false;
         };
-        let tips = self.commands.updates().iter().map(|update| update.new);
+        let tips = self.commands.updates().iter().take(LATER_MAX).map(|update| update.new);
         let tips: Vec<ObjectId> = tips.filter(|tip| pack.kind_of(tip) == Some(ObjectKind::Commit)).collect();
         let is_gone = |tip: &ObjectId| match pack.lookup(tip, &found.path) {
             Ok(Lookup::Object(now)) => now != *id,
@@ -169,6 +175,7 @@ impl Judge<'_> {
         finding: &Finding,
         place: &Place,
         lookups: &mut Lookups<'_>,
+        memory: &mut Memory,
     ) -> Result<bool, Unanswered> {
         let (id, kind) = match &finding.source {
             Source::Blob(id) => (*id, ObjectKind::Blob),
@@ -178,22 +185,30 @@ impl Judge<'_> {
             Source::RefName(_) | Source::PushOption(_) => return Ok(false),
         };
         let Some(pack) = self.pack else { return Ok(false) };
-        match lookups.object(id, kind).await {
-            Ok(known) => {
-                let own = tokio::task::block_in_place(|| pack.read(&id, known.1.len() as u64));
-                // Names can be made to collide; bytes cannot.
-                if own.ok().flatten().is_some_and(|(own_kind, own)| own_kind == known.0 && own == known.1) {
-                    return Ok(true);
-                }
+        let is_there = match memory.there.get(&id) {
+            Some(is_there) => *is_there,
+            None => {
+                let is_there = match lookups.object(id, kind).await {
+                    Ok(known) => {
+                        let own = tokio::task::block_in_place(|| pack.read(&id, known.1.len() as u64));
+                        // Names can be made to collide; bytes cannot.
+                        own.ok().flatten().is_some_and(|(own_kind, own)| own_kind == known.0 && own == known.1)
+                    }
+                    Err(Unanswered::Absent) => false,
+                    Err(error) => return Err(error),
+                };
+                memory.there.insert(id, is_there);
+                is_there
             }
-            Err(Unanswered::Absent) => {}
-            Err(error) => return Err(error),
+        };
+        if is_there {
+            return Ok(true);
         }
         let Some(found) = &place.found else { return Ok(false) };
         let boundary = tokio::task::block_in_place(|| pack.boundary(BOUNDARY_MAX)).unwrap_or_default();
         for commit in boundary {
             match lookups.at_path(commit, &found.path).await {
-                Ok(Some(known)) if known.0 == kind && self.has_same(finding, &known.1, kind) => return Ok(true),
+                Ok(Some(known)) if known.0 == kind && self.has_same(finding, &known, memory) => return Ok(true),
                 Ok(_) | Err(Unanswered::Absent) => {}
                 Err(error) => return Err(error),
             }
@@ -201,30 +216,41 @@ impl Judge<'_> {
         Ok(false)
     }
 
-    /// Does the old object give the same finding?
-    fn has_same(&self, finding: &Finding, old: &[u8], kind: ObjectKind) -> bool {
-        let format = self.commands.format();
-        let names;
-        let text = if kind == ObjectKind::Tree {
-            let Ok(read) = tree_names(old, format) else { return false };
-            names = read;
-            &names
-        } else {
-            old
-        };
-        let same = |findings: &Findings| {
-            findings
-                .iter()
-                .any(|other| other.rule == finding.rule && other.fingerprint(None) == finding.fingerprint(None))
-        };
+    /// Does the old object give the same finding? Each is scanned once, however many findings ask.
+    fn has_same(&self, finding: &Finding, old: &Known, memory: &mut Memory) -> bool {
+        // The look-ups keep every object, so an address stays the same object's.
+        let key = Arc::as_ptr(old) as usize;
+        let known = memory.scanned.entry(key).or_insert_with(|| self.secrets_of(&finding.source, old));
+        known.contains(&(finding.rule.clone(), finding.fingerprint(None)))
+    }
+
+    fn secrets_of(&self, source: &Source, old: &Known) -> HashSet<(String, Fingerprint)> {
         tokio::task::block_in_place(|| {
+            let names = (old.0 == ObjectKind::Tree).then(|| tree_names(&old.1, self.commands.format()));
+            let text = match &names {
+                None => &old.1,
+                Some(Ok(names)) => names,
+                Some(Err(_)) => return HashSet::new(),
+            };
             let scan = self.scanner.start(self.budget);
-            if scan.text(finding.source.clone(), text).is_err() {
-                return false;
+            if scan.text(source.clone(), text).is_err() {
+                return HashSet::new();
             }
-            matches!(scan.finish(), Err(Unclean::Findings(findings)) if same(&findings))
+            match scan.finish() {
+                Err(Unclean::Findings(findings)) => {
+                    findings.iter().map(|finding| (finding.rule.clone(), finding.fingerprint(None))).collect()
+                }
+                Ok(_) | Err(Unclean::Refused(_)) => HashSet::new(),
+            }
         })
     }
+}
+
+/// What was found out for one finding and serves the next.
+#[derive(Default)]
+struct Memory {
+    there: HashMap<ObjectId, bool>,
+    scanned: HashMap<usize, HashSet<(String, Fingerprint)>>,
 }
 
 /// The object of a source that trees can name.

@@ -67,6 +67,9 @@ pub enum ReceiveError {
     /// Something comes behind the pack.
     #[error("the client sends more than the pack")]
     Trailing,
+    /// It is not at its end when the push should be.
+    #[error("the push took longer than push_seconds ({0})")]
+    Long(u64),
     /// Nothing came in time.
     #[error("the pack did not go on for {0} seconds")]
     Late(u64),
@@ -84,6 +87,7 @@ pub enum ReceiveError {
 /// Receives, verifies and scans the pack that the agent now sends.
 pub async fn receive(agent: &mut Agent, order: Order, side_band: bool) -> Result<Received, ReceiveError> {
     let limits = order.limits;
+    let deadline = order.deadline;
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
     let cancelled = Arc::new(AtomicBool::new(false));
     let stop = cancelled.clone();
@@ -96,6 +100,13 @@ pub async fn receive(agent: &mut Agent, order: Order, side_band: bool) -> Result
     loop {
         tokio::select! {
             done = &mut work => return done.unwrap_or(Err(ReceiveError::Broken)),
+            () = tokio::time::sleep_until(deadline.into()), if feeder.sender.is_some() => {
+                stop.store(true, Ordering::Release);
+                feeder.sender = None;
+                // The result does not matter: it is too late.
+                let _ = (&mut work).await;
+                return Err(ReceiveError::Long(limits.push_seconds));
+            }
             fed = feeder.feed(&mut agent.reader), if feeder.sender.is_some() => match fed {
                 Ok(()) => quiet.reset(),
                 Err(error) => {

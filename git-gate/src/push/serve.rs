@@ -56,7 +56,7 @@ pub async fn read_advert(line: &mut dyn Line, limits: &Limits) -> Result<Advert,
     let reading = async {
         let first = first_packet(line.inbound(), &mut packets).await?;
         let not_git = || Stop::Upstream(Failure::Ended("it does not speak git's protocol".into()));
-        let first = FirstLine::parse(&first).ok_or_else(not_git)?;
+        let first = first.as_deref().and_then(FirstLine::parse).ok_or_else(not_git)?;
         let mut rest = Vec::new();
         loop {
             match packets.next(line.inbound()).await {
@@ -83,7 +83,10 @@ pub async fn serve(
 ) -> Result<(), Stop> {
     let limits = &means.table.limits;
     let deadline = Instant::now() + seconds(limits.push_seconds);
-    let Some(asked) = ask(agent, &mut **session, version, means).await? else {
+    let late = || Stop::Refused(format!("the push took longer than push_seconds ({})", limits.push_seconds));
+    // Nothing is changed by asking, so it may be given up at any point.
+    let asking = tokio::time::timeout_at(deadline.into(), ask(agent, &mut **session, version, means)).await;
+    let Some(asked) = asking.map_err(|_| late())?? else {
         entry.ended(Outcome::Done);
         return Ok(());
     };
@@ -133,7 +136,7 @@ pub async fn serve(
                 commands: asked.commands(),
                 pack: pack.as_ref(),
             };
-            let judged = push.alive(judge.judge(findings, &mut lookups)).await?;
+            let judged = push.alive(deadline, judge.judge(findings, &mut lookups)).await?;
             push.entry.found(judged.findings.into_iter());
             if let Some(why) = judged.unanswered {
                 push.entry.because(&format!("a finding could not be compared with the upstream: {why}"));
@@ -144,7 +147,7 @@ pub async fn serve(
             }
         }
     };
-    let shown = push.alive(show_forward(&asked, means, pack.as_ref(), &mut lookups)).await?;
+    let shown = push.alive(deadline, show_forward(&asked, means, pack.as_ref(), &mut lookups)).await?;
     drop(lookups);
     let permitted = asked.permit(&means.remote.policy, |update| {
         shown.get(update.name.as_str()).copied().unwrap_or(Forwardness::Unknown)
@@ -239,8 +242,10 @@ async fn show_forward(
 ) -> HashMap<String, Forwardness> {
     let mut shown = HashMap::new();
     let moves: Vec<&Update> = asked.to_show(&means.remote.policy).collect();
+    let count = moves.len().max(1) as u64;
     for update in moves {
-        let commits_max = means.table.limits.forward_commits;
+        // Together they look at a bounded number of commits, however many refs there are.
+        let commits_max = (means.table.limits.forward_commits / count).max(1000);
         let in_pack =
             pack.map(|pack| tokio::task::block_in_place(|| pack.descends(&update.new, &update.old, commits_max)));
         let tips: Option<Vec<ObjectId>> = match in_pack {
@@ -310,13 +315,16 @@ impl Push<'_> {
     }
 
     /// Does some work while the client is told now and then that the gate lives.
-    async fn alive<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+    async fn alive<T>(&mut self, deadline: Instant, work: impl Future<Output = T>) -> Result<T, Stop> {
         let mut quiet = tokio::time::interval(seconds(self.limits.keepalive_seconds));
         quiet.reset();
         tokio::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return Ok(done),
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    return Err(Stop::Cut(format!("the push took longer than push_seconds ({})", self.limits.push_seconds)));
+                }
                 _ = quiet.tick() => if self.side_band {
                     self.agent.writer.send(super::answer::KEEPALIVE).await?;
                 }

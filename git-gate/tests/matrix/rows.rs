@@ -211,7 +211,10 @@ pub const ROWS: &[Row] = &[
         "push --signed=if-asked",
         r#"git clone -q "$URL" c && cd c && commit a && say git push -q --signed=if-asked origin main"#,
     ),
-    failing("push --signed", r#"git clone -q "$URL" c && cd c && commit a && git push -q --signed origin main"#),
+    failing(
+        "push --signed",
+        r#"git clone -q "$URL" c && cd c && commit a && git push -q --signed origin main && exit 0; exit 1"#,
+    ),
     core(
         "push with push.negotiate",
         r#"git clone -q "$URL" c && cd c && commit a && say git -c push.negotiate=true push -q origin main"#,
