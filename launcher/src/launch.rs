@@ -263,8 +263,7 @@ impl<'a, E: Engine> Launch<'a, E> {
                     &identity,
                     &self.supplies.baseline,
                     self.stop,
-                    self.progress,
-                    self.notify,
+                    (self.progress, self.notify),
                 )
                 .await;
                 copied.map_err(|error| match self.stop.level() {

@@ -64,6 +64,9 @@ pub async fn read_text<E: Engine>(engine: &E, container: &str, path: &str) -> Re
     Ok(read.is_ok().then(|| String::from_utf8_lossy(&content).into_owned()))
 }
 
+/// Who is told what is going on, and what the operator should still see afterwards.
+pub type Tell<'a> = (&'a (dyn Fn(&str) + Send + Sync), &'a (dyn Fn(&str) + Send + Sync));
+
 /// Copies a directory into a created container and writes down what the agent was given. A wish to end breaks it off: a
 /// large directory takes minutes.
 pub async fn copy_in<E: Engine>(
@@ -73,8 +76,7 @@ pub async fn copy_in<E: Engine>(
     identity: &Identity,
     baseline: &Path,
     stop: &Stop,
-    progress: &(dyn Fn(&str) + Send + Sync),
-    notify: &(dyn Fn(&str) + Send + Sync),
+    (progress, notify): Tell<'_>,
 ) -> Result<(), TransferError> {
     let (sender, receiver) = mpsc::channel(PIECES);
     let owner = workspace::Owner { uid: identity.uid.into(), gid: identity.gid.into() };
