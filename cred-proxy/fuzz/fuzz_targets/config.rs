@@ -7,7 +7,7 @@ use cred_proxy::live::Live;
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 
-const SECRET: &str = "user:s3cr3t-t0ken";
+const SECRET: &str = "user:example-password";
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(Command::Configure { config, secrets }) = serde_json::from_slice(data) {
