@@ -1,6 +1,6 @@
 //! Replies that come encoded although the upstream was asked not to: decoded as they come, so that they can be masked.
 //!
-//! However much a few bytes unfold to, no more than [`OUTPUT_BYTES`] of it exist at one time besides the window that the
+//! However much a few bytes unfold to, no more than `OUTPUT_BYTES` of it exist at one time besides the window that the
 //! coding needs (at most 16 MiB, for brotli; 8 MiB for zstd, as RFC 9659 has it).
 
 use bytes::{Buf as _, Bytes};

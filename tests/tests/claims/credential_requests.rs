@@ -241,6 +241,8 @@ fn no_form_of_a_target_or_a_host_makes_it_an_open_proxy() {
         line(&format!("GET {echo}"), "Host: a\r\nHost: b\r\n"),
         line(&format!("GET {echo}"), &format!("{host}{host}")),
         line(&format!("GET {echo} x"), host),
+        // A fragment is for the client alone (RFC 9110, 7.1).
+        line(&format!("GET {echo}#fragment"), host),
         line(&format!("GET  {echo}"), host),
         line(&format!("GET\t{echo}"), host),
         line(&format!(" GET {echo}"), host),
@@ -256,11 +258,8 @@ fn no_form_of_a_target_or_a_host_makes_it_an_open_proxy() {
     // Whatever name it is called by, it leads where the route leads.
     let mark = tag("any-name");
     let target = format!("GET /wire/v1/echo?form=json&tag={mark}");
-    // A fragment is for the client alone (RFC 9110, 7.1).
-    let fragment = line(&format!("{target}#fragment"), host);
-    let requests = [line(&target, "Host: attacker.world.example\r\n"), line(&target, "Host: x:1\r\n"), fragment];
+    let requests = [line(&target, "Host: attacker.world.example\r\n"), line(&target, "Host: x:1\r\n")];
     let seen = passes(&doors, &mark, &requests);
-    assert!(seen.iter().all(|e| !e.contains("fragment")), "{seen:#?}");
     assert!(seen.iter().all(|e| matches!(e, Evidence::Request { host, .. } if host == WIRE)), "{seen:#?}");
 }
 
