@@ -45,6 +45,8 @@ async fn during<F: Future<Output = ()> + Send>(
     let kept = tokio::spawn(async move { kept.keep(|_, stopper| *raise.lock().unwrap() = Some(stopper)).await });
     running.await.expect("the agent begins");
     let stopper = stopper.lock().unwrap().clone().unwrap();
+    // The wall's helper is taken away once the agent runs: no call of the keeper's own comes between what follows.
+    until("the helper is gone", || !trial.engine.left().iter().any(|name| name.contains("wall"))).await;
     what(Arc::clone(&trial), stopper.clone()).await;
     stopper.raise(Level::Now);
     let ending = kept.await.unwrap();
