@@ -135,7 +135,7 @@ impl<'a> Bottle<'a> {
     /// Takes one of its containers away, so that it cannot be started again.
     #[track_caller]
     pub fn remove_container(&self, role: &str) {
-        self.docker(&["rm", "-f", &self.container(role)]);
+        self.docker(&["rm", "-f", "-v", &self.container(role)]);
     }
 
     #[track_caller]
