@@ -67,10 +67,17 @@ fn wall(order: &Order, addresses: &Addresses, names: &Names) -> crate::engine::C
 /// What runs in the agent's container, and as whom.
 pub fn session(order: &Order, facts: &Facts, names: &Names) -> Result<Session, PlanError> {
     let image = facts.agent_image.as_ref();
-    let argv = if order.command.is_empty() {
-        image.map(|i| i.entrypoint.iter().chain(&i.command).cloned().collect::<Vec<_>>())
-    } else {
+    let provider = &order.bottle.agent.provider;
+    let headless = order.prompt.is_some();
+    // The operator's word, then the provider's, then the image's.
+    let argv = if !order.command.is_empty() {
         Some(order.command.clone())
+    } else if headless && !provider.headless.is_empty() {
+        Some(provider.headless.clone())
+    } else if !provider.command.is_empty() {
+        Some(provider.command.clone())
+    } else {
+        image.map(|i| i.entrypoint.iter().chain(&i.command).cloned().collect::<Vec<_>>())
     };
     if argv.as_ref().is_some_and(Vec::is_empty) {
         return Err(PlanError::NoCommand { image: agent_image(order) });
@@ -85,7 +92,7 @@ pub fn session(order: &Order, facts: &Facts, names: &Names) -> Result<Session, P
         user: user(order, facts)?,
         workdir,
         env: order.bottle.env.clone(),
-        headless: order.prompt.is_some(),
+        headless,
     })
 }
 
