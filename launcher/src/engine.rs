@@ -239,6 +239,10 @@ pub struct EngineFacts {
     pub kernel: String,
     /// Its architecture, as it names it (`x86_64`).
     pub arch: String,
+    /// The system it runs on, in its own words (`Debian GNU/Linux 12 (bookworm)`, `Docker Desktop`).
+    pub system: String,
+    /// Does it run without root's rights on its machine?
+    pub rootless: bool,
     /// Subnets taken by its networks, all owners: name -> subnets.
     pub networks: BTreeMap<String, Vec<Subnet>>,
     /// Names of all its containers.

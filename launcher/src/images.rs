@@ -85,8 +85,15 @@ pub async fn pipelock<E: Engine>(
             }
         }
     };
+    let trust = trust(reference, &facts, config)?;
+    Ok(Pipelock { reference: reference.to_owned(), id: facts.id, trust })
+}
+
+/// Holds an image of pipelock against the launcher's pin and the operator's own.
+pub fn trust(reference: &str, facts: &ImageFacts, config: &Path) -> Result<Trust, Failure> {
+    let pin = Pin::parse(PINS).map_err(|e| Failure::launch(crate::error::chain(&e), None))?;
     let pins = Pins::load(config)?;
-    let trust = match (&pin.digest, pins.of(reference)) {
+    Ok(match (&pin.digest, pins.of(reference)) {
         (Some(digest), _) if pin.reference == reference => {
             if facts.digests.iter().any(|d| d.ends_with(digest)) {
                 Trust::Pinned
@@ -97,8 +104,7 @@ pub async fn pipelock<E: Engine>(
         (_, Some(known)) if known == facts.id => Trust::Pinned,
         (_, Some(known)) => Trust::Other(known.to_owned()),
         (_, None) => Trust::Unknown,
-    };
-    Ok(Pipelock { reference: reference.to_owned(), id: facts.id, trust })
+    })
 }
 
 fn absent(reference: &str, why: &str) -> Failure {

@@ -121,7 +121,7 @@ pub fn runtime(order: &Order, facts: &Facts) -> Result<Option<String>, PlanError
         return Ok(None);
     };
     let has_runsc = engine.runtimes.iter().any(|r| r == "runsc");
-    let sees_frames = kernel_at_least(&engine.kernel, (5, 16));
+    let sees_frames = sees_frames(&engine.kernel);
     match order.bottle.runtime {
         Runtime::Runc => Ok(Some("runc".to_owned())),
         Runtime::Auto if has_runsc && sees_frames => Ok(Some("runsc".to_owned())),
@@ -138,6 +138,11 @@ pub fn agent_image(order: &Order) -> String {
         crate::manifest::ImageSource::Reference(reference) => reference.clone(),
         crate::manifest::ImageSource::Dockerfile { .. } => format!("bottle/agent-{}:latest", order.bottle.name),
     }
+}
+
+/// Has this kernel the hook by which the wall sees raw frames?
+pub fn sees_frames(kernel: &str) -> bool {
+    kernel_at_least(kernel, (5, 16))
 }
 
 fn kernel_at_least(release: &str, (major, minor): (u32, u32)) -> bool {
