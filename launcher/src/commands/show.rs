@@ -7,7 +7,7 @@ use crate::error::Failure;
 use crate::exit::Exit;
 use crate::images;
 use crate::manifest::load::{self, Loaded};
-use crate::manifest::{Agent, UserConfig};
+use crate::manifest::{Agent, UserConfig, WorkspaceMode};
 use crate::plan::{Facts, Order, print, reach::reach};
 
 /// Shows it.
@@ -36,13 +36,14 @@ pub fn show(here: &Here, args: &Show) -> Result<Exit, Failure> {
         None => format!("The bottle {} gives its agent:", loaded.bottle.name),
     };
     let provider = loaded.bottle.agent.provider.name.clone();
+    let workspace = loaded.bottle.workspace;
     let order = Order {
         owner: Owner { id: agent.clone(), host: String::new(), state: String::new(), agent },
         agent: loaded.agent,
         bottle: loaded.bottle,
         command: Vec::new(),
         prompt: None,
-        workspace: None,
+        workspace: (workspace == WorkspaceMode::Copy).then(|| here.cwd.clone()),
         subnet_pool: loaded.user.subnet_pool,
         images: images::references(),
         attempt: 0,
