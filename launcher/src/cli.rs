@@ -42,10 +42,22 @@ pub enum Command {
     List(List),
     /// Look for mistakes in the manifests: of an agent and its bottle, or in all of them
     Check(Check),
+    /// Show what an agent in its bottle, or a bottle, will reach and hold
+    Show(Show),
+    /// Write a first bottle and agent, with words on what each line does
+    Init(Init),
+    /// Open a manifest in your editor, and look for mistakes afterwards
+    Edit(Edit),
+    /// Say whether this machine can hold a bottle, and if not, why
+    Doctor(Doctor),
     /// Build the images of the sidecars, or pin pipelock's
     Images(Images),
     /// Watch a hostile agent fail in a bottle of its own: needs no account, no key and no registry
     Demo(Demo),
+    /// Print what a shell needs to complete this command
+    Completions(Completions),
+    /// Print the manual page, or write all of them into a folder
+    Man(Man),
     /// The process that owns a bottle
     #[command(hide = true)]
     Keeper,
@@ -187,6 +199,66 @@ pub struct Check {
     /// The bottle to check it with, or to check alone
     #[arg(long)]
     pub bottle: Option<String>,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The agent, by the name of its manifest
+    pub agent: Option<String>,
+    /// The bottle to show it in, or to show alone
+    #[arg(long, required_unless_present = "agent")]
+    pub bottle: Option<String>,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// What the agent and its bottle are called
+    #[arg(default_value = "dev")]
+    pub name: String,
+    /// The kind of agent: claude, codex, shell, or a file of yours in `providers/`
+    #[arg(long, default_value = "shell")]
+    pub provider: String,
+    /// The image of its container; without it the provider's own
+    #[arg(long)]
+    pub image: Option<String>,
+}
+
+/// `edit`
+#[derive(Debug, Args)]
+pub struct Edit {
+    /// The agent, by the name of its manifest
+    pub name: String,
+    /// It is a bottle
+    #[arg(long)]
+    pub bottle: bool,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The folder for the pages of all commands
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `images`

@@ -13,12 +13,17 @@ use std::path::PathBuf;
 pub mod attach;
 pub mod cleanup;
 pub mod demo;
+pub mod doctor;
+pub mod edit;
 pub mod images;
+pub mod init;
 pub mod list;
 pub mod logs;
+pub mod pages;
 pub mod ps;
 pub mod remotes;
 pub mod run;
+pub mod show;
 pub mod stop;
 pub mod work;
 
@@ -133,6 +138,12 @@ pub fn dispatch(cli: Cli) -> Exit {
             Command::Cleanup(args) => cleanup::cleanup(&here, &args).await,
             Command::List(args) => list::list(&here, &args),
             Command::Check(args) => list::check(&here, &args),
+            Command::Show(args) => show::show(&here, &args),
+            Command::Init(args) => init::init(&here, &args),
+            Command::Edit(args) => edit::edit(&here, &args),
+            Command::Completions(args) => Ok(pages::completions(&here, &args)),
+            Command::Man(args) => pages::man(&here, &args),
+            Command::Doctor(args) => doctor::doctor(&here, &args).await,
             Command::Images(args) => images::images(&here, args).await,
             Command::Demo(args) => demo::demo(&here, &args).await,
             // Taken care of above: a keeper has a runtime of its own.

@@ -5,7 +5,9 @@
 //! implementation: attaching, starting and removing go by id there, because names need not be unique.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -237,6 +239,10 @@ pub struct EngineFacts {
     pub kernel: String,
     /// Its architecture, as it names it (`x86_64`).
     pub arch: String,
+    /// The system it runs on, in its own words (`Debian GNU/Linux 12 (bookworm)`, `Docker Desktop`).
+    pub system: String,
+    /// Does it run without root's rights on its machine?
+    pub rootless: bool,
     /// Subnets taken by its networks, all owners: name -> subnets.
     pub networks: BTreeMap<String, Vec<Subnet>>,
     /// Names of all its containers.
@@ -260,7 +266,13 @@ pub struct ImageFacts {
     pub env: Vec<String>,
     /// Its WORKDIR, empty for none.
     pub workdir: String,
+    /// What its label [`CONTENT_LABEL`] says, empty for none.
+    #[serde(default)]
+    pub content: String,
 }
+
+/// The label by which an image of ours says what it is made of.
+pub const CONTENT_LABEL: &str = "dev.bottle.content";
 
 /// An image to load: one layer from memory. Its id follows from its content alone, so an unchanged one is not loaded again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,6 +293,31 @@ pub struct ScratchImage {
     pub user: String,
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
+}
+
+impl ScratchImage {
+    /// Names it `name` for people, and `name-<hash>` for bottles, so that two builds of one version on one engine never
+    /// run one another's. Its label says the whole hash: an engine that has it need not be sent it again.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.labels.remove(CONTENT_LABEL);
+        let mut hash = Sha256::new();
+        // Lengths and names keep two different images from giving the same bytes.
+        for (path, (mode, bytes)) in &self.files {
+            hash.update(format!("{path:?} {mode} {} ", bytes.len()));
+            hash.update(bytes);
+        }
+        let Self { owned, entrypoint, command, user, labels, .. } = &self;
+        hash.update(format!("{:?}", (owned, entrypoint, command, user, labels)));
+        let mut content = String::new();
+        for byte in hash.finalize() {
+            let _ = write!(content, "{byte:02x}"); // writing to a String cannot fail
+        }
+        self.tag = format!("{name}-{}", content.get(..8).unwrap_or_default());
+        self.aliases = vec![name.to_owned()];
+        self.labels.insert(CONTENT_LABEL.to_owned(), content);
+        self
+    }
 }
 
 /// What an engine holds that carries an owner.

@@ -3,7 +3,7 @@
 
 use crate::engine::{Engine, ImageFacts, ScratchImage};
 use crate::error::Failure;
-use crate::manifest::ImageSource;
+use crate::manifest::{Bottle, ImageSource};
 use crate::plan::{Order, SidecarImages, agent};
 use crate::sidecars;
 use bottle_images::init;
@@ -85,8 +85,15 @@ pub async fn pipelock<E: Engine>(
             }
         }
     };
+    let trust = trust(reference, &facts, config)?;
+    Ok(Pipelock { reference: reference.to_owned(), id: facts.id, trust })
+}
+
+/// Holds an image of pipelock against the launcher's pin and the operator's own.
+pub fn trust(reference: &str, facts: &ImageFacts, config: &Path) -> Result<Trust, Failure> {
+    let pin = Pin::parse(PINS).map_err(|e| Failure::launch(crate::error::chain(&e), None))?;
     let pins = Pins::load(config)?;
-    let trust = match (&pin.digest, pins.of(reference)) {
+    Ok(match (&pin.digest, pins.of(reference)) {
         (Some(digest), _) if pin.reference == reference => {
             if facts.digests.iter().any(|d| d.ends_with(digest)) {
                 Trust::Pinned
@@ -97,8 +104,7 @@ pub async fn pipelock<E: Engine>(
         (_, Some(known)) if known == facts.id => Trust::Pinned,
         (_, Some(known)) => Trust::Other(known.to_owned()),
         (_, None) => Trust::Unknown,
-    };
-    Ok(Pipelock { reference: reference.to_owned(), id: facts.id, trust })
+    })
 }
 
 fn absent(reference: &str, why: &str) -> Failure {
@@ -110,33 +116,51 @@ fn absent(reference: &str, why: &str) -> Failure {
     )
 }
 
-/// Makes everything but the agent's image ready.
+/// Which sidecars are wanted, beside those that every bottle may come to need while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// git-gate: the bottle has remotes.
+    pub git_gate: bool,
+}
+
+impl Wanted {
+    /// All of them.
+    pub const ALL: Self = Self { git_gate: true };
+
+    /// Those of a bottle.
+    pub fn of(bottle: &Bottle) -> Self {
+        Self { git_gate: !bottle.git.remotes.is_empty() }
+    }
+}
+
+/// Makes everything but the agent's image ready. What is not wanted keeps the name that [`references`] gives it.
 pub async fn ready<E: Engine>(
     engine: &E,
     pipelock_id: &str,
+    wanted: Wanted,
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Ready, Failure> {
     let binaries = sidecars::binaries(&sidecars::SIDECARS, &|text| progress(text))?;
-    let binary = |name: &str| -> Result<(PathBuf, bytes::Bytes), Failure> {
-        let path = binaries.get(name).cloned().unwrap_or_default();
-        let bytes = std::fs::read(&path)
-            .map_err(|e| Failure::launch(format!("{} cannot be read: {e}", path.display()), None))?;
-        Ok((path, bytes.into()))
-    };
+    let binary = |name: &str| binaries.get(name).cloned().unwrap_or_default();
     let references = references();
-    let (_, cred_proxy) = binary("cred-proxy")?;
-    let (_, git_gate) = binary("git-gate")?;
-    let (_, wall) = binary("bottle-wall")?;
-    let (init_path, init_bytes) = binary("bottle-init")?;
-    let cred_proxy = scratch(&references.cred_proxy, "/cred-proxy", cred_proxy, crate::plan::hardening::SIDECAR_USER);
-    let git_gate = ScratchImage {
-        owned: BTreeMap::from([(crate::plan::sidecar::SPOOL.to_owned(), crate::plan::hardening::SIDECAR_UID)]),
-        ..scratch(&references.git_gate, "/git-gate", git_gate, crate::plan::hardening::SIDECAR_USER)
+    let sidecar = |name: &str, reference: &str, user: &'static str, owned: &[&str]| {
+        let owned = owned.iter().map(|path| ((*path).to_owned(), crate::plan::hardening::SIDECAR_UID)).collect();
+        loaded(engine, binary(name), reference.to_owned(), format!("/{name}"), user, owned)
     };
-    let wall = scratch(&references.wall, "/bottle-wall", wall, "0:0");
-    engine.load(&cred_proxy).await?;
-    engine.load(&git_gate).await?;
-    engine.load(&wall).await?;
+    let user = crate::plan::hardening::SIDECAR_USER;
+    let git_gate = async {
+        if !wanted.git_gate {
+            return Ok(references.git_gate.clone());
+        }
+        sidecar(git_gate::NAME, &references.git_gate, user, &[crate::plan::sidecar::SPOOL]).await
+    };
+    let init_path = binary("bottle-init");
+    let (cred_proxy, git_gate, wall, init_bytes) = tokio::try_join!(
+        sidecar(cred_proxy::config::NAME, &references.cred_proxy, user, &[]),
+        git_gate,
+        sidecar("bottle-wall", &references.wall, "0:0", &[]),
+        read(init_path.clone()),
+    )?;
 
     // Its name says what it is made of: another pipelock or another first process is another image.
     let hash = short_hash(&init_bytes);
@@ -148,7 +172,7 @@ pub async fn ready<E: Engine>(
         let file = (init::PATH, 0o755, init_bytes);
         engine.derive(pipelock_id, &tag, file, &entrypoint, &BTreeMap::new()).await?;
     }
-    let images = SidecarImages { pipelock: tag, cred_proxy: cred_proxy.tag, git_gate: git_gate.tag, wall: wall.tag };
+    let images = SidecarImages { pipelock: tag, cred_proxy, git_gate, wall };
     Ok(Ready { images, init: init_path })
 }
 
@@ -156,12 +180,38 @@ fn short_hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(4).map(|b| format!("{b:02x}")).collect()
 }
 
-/// An image of one static binary, called `name` for people. Bottles use a name that says what it is made of, so that two
-/// builds of one version on one engine never run one another's.
+/// Loads the image of one static binary, unless the engine has it. Gives its reference.
+async fn loaded<E: Engine>(
+    engine: &E,
+    binary: PathBuf,
+    name: String,
+    path: String,
+    user: &'static str,
+    owned: BTreeMap<String, u32>,
+) -> Result<String, Failure> {
+    let program = read(binary).await?;
+    // Hashing megabytes is work: the others' questions to the engine go on meanwhile.
+    let made =
+        tokio::task::spawn_blocking(move || ScratchImage { owned, ..unnamed(&path, program, user) }.named(&name));
+    let image = made.await.map_err(|e| Failure::launch(format!("an image cannot be made: {e}"), None))?;
+    engine.load(&image).await?;
+    Ok(image.tag)
+}
+
+async fn read(path: PathBuf) -> Result<bytes::Bytes, Failure> {
+    let bytes = tokio::fs::read(&path).await;
+    bytes.map(Into::into).map_err(|e| Failure::launch(format!("{} cannot be read: {e}", path.display()), None))
+}
+
+/// An image of one static binary, see [`ScratchImage::named`].
 pub fn scratch(name: &str, path: &str, program: bytes::Bytes, user: &str) -> ScratchImage {
+    unnamed(path, program, user).named(name)
+}
+
+fn unnamed(path: &str, program: bytes::Bytes, user: &str) -> ScratchImage {
     ScratchImage {
-        tag: format!("{name}-{}", short_hash(&program)),
-        aliases: vec![name.to_owned()],
+        tag: String::new(),
+        aliases: Vec::new(),
         files: BTreeMap::from([(path.to_owned(), (0o755, program))]),
         owned: BTreeMap::new(),
         entrypoint: vec![path.to_owned()],

@@ -24,6 +24,7 @@ pub mod launch;
 pub mod log;
 pub mod manifest;
 pub mod plan;
+pub mod provider;
 pub mod report;
 pub mod sidecars;
 pub mod signals;

@@ -4,6 +4,7 @@
 //! load at once, each with file, line, column and what to do.
 
 use crate::manifest::host::{Host, HostPattern};
+use crate::provider::Provider;
 use cred_proxy::config::Auth;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ mod limits;
 pub mod load;
 pub mod name;
 pub mod places;
+mod provider;
 mod proxy_limits;
 mod reader;
 mod report;
@@ -78,8 +80,8 @@ pub struct Bottle {
 /// Where the agent's container comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentSource {
-    /// The provider's name.
-    pub provider: String,
+    /// What kind of agent it is.
+    pub provider: Provider,
     /// An image, or the Dockerfile to build one from.
     pub image: ImageSource,
     /// `None` is `auto`: the image's user, or uid 1000 `agent` where that is root.

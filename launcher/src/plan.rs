@@ -11,6 +11,7 @@ use std::path::PathBuf;
 pub mod agent;
 pub mod git_config;
 pub mod hardening;
+pub mod home;
 pub mod network;
 pub mod print;
 pub mod provision;

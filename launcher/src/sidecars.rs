@@ -87,6 +87,30 @@ pub fn binaries(wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<BTreeMap<
     Ok(found)
 }
 
+/// Where the binaries come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// They are in this folder beside the launcher.
+    Installed(PathBuf),
+    /// They are built from this checkout.
+    Checkout(PathBuf),
+    /// There is neither.
+    Missing,
+}
+
+/// Where the binaries come from, without building any.
+pub fn origin() -> Origin {
+    let beside = installed(&SIDECARS).and_then(|found| found.values().next()?.parent().map(Path::to_owned));
+    let checkout = Path::new(CHECKOUT);
+    match beside {
+        Some(folder) => Origin::Installed(folder),
+        None if checkout.join("Cargo.lock").exists() => {
+            Origin::Checkout(checkout.canonicalize().unwrap_or_else(|_| checkout.to_owned()))
+        }
+        None => Origin::Missing,
+    }
+}
+
 fn installed(wanted: &[Sidecar]) -> Option<BTreeMap<String, PathBuf>> {
     let beside = std::env::current_exe().ok()?.parent()?.join("bottle");
     let found: BTreeMap<_, _> =

@@ -22,6 +22,9 @@ const PIECES: usize = 16;
 const PIECE_BYTES: usize = 128 << 10;
 /// How long an agent's container may take to end before its workspace is read all the same.
 const END_WITHIN: Duration = Duration::from_secs(5);
+/// How often a workspace that cannot be read is looked at again, and the pause before that.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Why files could not be moved.
 #[derive(Debug, thiserror::Error)]
@@ -155,12 +158,20 @@ impl<E: Engine> Saver for Home<'_, E> {
         }
         // An agent that still writes would save a torn state; one that does not end is read all the same.
         let _ = tokio::time::timeout(END_WITHIN, self.engine.wait_exit(container)).await;
-        let archive = match self.engine.get(container, WORKSPACE).await {
-            Ok(Some(archive)) => archive,
-            Ok(None) => return Ok(()),
-            // A keeper that died had saved it, and removed the container, before it could say so.
-            Err(error) if error.kind == Kind::NotFound => return Ok(()),
-            Err(error) => return Err(crate::error::chain(&error)),
+        let mut looks = 0;
+        let archive = loop {
+            match self.engine.get(container, WORKSPACE).await {
+                Ok(Some(archive)) => break archive,
+                Ok(None) => return Ok(()),
+                // A keeper that died had saved it, and removed the container, before it could say so.
+                Err(error) if error.kind == Kind::NotFound => return Ok(()),
+                // It may have died while the engine removes it, which then has half a container for a moment.
+                Err(_) if looks < LOOKS => {
+                    looks += 1;
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(error) => return Err(crate::error::chain(&error)),
+            }
         };
         (self.progress)("saving the workspace");
         let to = self.dir.workspace();

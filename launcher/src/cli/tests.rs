@@ -23,23 +23,30 @@ fn help_of_everything() {
     Usage: launcher <COMMAND>
 
     Commands:
-      run      Start an agent in a bottle, and stay with it until it ends
-      ps       List the bottles that are running
-      attach   See and type what a bottle's agent has on its terminal (Ctrl-P Ctrl-Q
-               lets go)
-      exec     Run one more program beside the agent, as the agent
-      logs     Show what a bottle's sidecars said
-      stop     End a bottle
-      diff     Show what an agent changed in its workspace
-      take     Bring what an agent changed into the directory it was copied from
-      cleanup  Take back what launchers that died have left on the engine
-      list     List the agents and bottles that there are manifests of
-      check    Look for mistakes in the manifests: of an agent and its bottle, or in
-               all of them
-      images   Build the images of the sidecars, or pin pipelock's
-      demo     Watch a hostile agent fail in a bottle of its own: needs no account,
-               no key and no registry
-      help     Print this message or the help of the given subcommand(s)
+      run          Start an agent in a bottle, and stay with it until it ends
+      ps           List the bottles that are running
+      attach       See and type what a bottle's agent has on its terminal (Ctrl-P
+                   Ctrl-Q lets go)
+      exec         Run one more program beside the agent, as the agent
+      logs         Show what a bottle's sidecars said
+      stop         End a bottle
+      diff         Show what an agent changed in its workspace
+      take         Bring what an agent changed into the directory it was copied from
+      cleanup      Take back what launchers that died have left on the engine
+      list         List the agents and bottles that there are manifests of
+      check        Look for mistakes in the manifests: of an agent and its bottle,
+                   or in all of them
+      show         Show what an agent in its bottle, or a bottle, will reach and
+                   hold
+      init         Write a first bottle and agent, with words on what each line does
+      edit         Open a manifest in your editor, and look for mistakes afterwards
+      doctor       Say whether this machine can hold a bottle, and if not, why
+      images       Build the images of the sidecars, or pin pipelock's
+      demo         Watch a hostile agent fail in a bottle of its own: needs no
+                   account, no key and no registry
+      completions  Print what a shell needs to complete this command
+      man          Print the manual page, or write all of them into a folder
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help

@@ -15,6 +15,7 @@ use crate::keeper_socket::{Frame, Hello, ToClient, ToKeeper, connect, split};
 use crate::manifest::host::{Host, HostPattern};
 use crate::manifest::{self, Agent, AgentSource, Bottle, Egress, EnvValue, ImageSource, TokenRef, Upstream};
 use crate::plan::{Order, SidecarImages};
+use crate::provider::Provider;
 use crate::sidecars::{self, Features, Sidecar};
 use crate::signals::Signals;
 use crate::state;
@@ -50,7 +51,7 @@ pub async fn demo(here: &Here, args: &Demo) -> Result<Exit, Failure> {
     let progress = |text: &str| here.ui.progress(text);
     sidecars::prepare(&everything(), &progress)?;
     let (pipelock, stand_in) = pipelock(here, args, &engine).await?;
-    let ready = images::ready(&engine, &pipelock, &progress).await?;
+    let ready = images::ready(&engine, &pipelock, images::Wanted::ALL, &progress).await?;
     let (agent_image, mint) = world_images(&engine, &progress).await?;
     let minted = world::mint(mint)?;
 
@@ -105,7 +106,7 @@ pub async fn stand_in<E: Engine>(engine: &E, progress: &(dyn Fn(&str) + Send + S
     let binaries = sidecars::binaries(&[DOUBLE], progress)?;
     let mut image = images::scratch(STAND_IN, "/pipelock", read(&binaries, "pipelock-double")?, "");
     image.command = ["run", "--listen", "0.0.0.0:8888"].map(str::to_owned).to_vec();
-    Ok(engine.load(&image).await?)
+    Ok(engine.load(&image.named(STAND_IN)).await?)
 }
 
 fn read(binaries: &BTreeMap<String, PathBuf>, name: &str) -> Result<bytes::Bytes, Failure> {
@@ -250,7 +251,7 @@ fn bottle(world: &World, minted: &Minted, image: &str) -> Result<Bottle, Failure
         name: ID.to_owned(),
         file: PathBuf::from("(built in)"),
         agent: AgentSource {
-            provider: "shell".to_owned(),
+            provider: Provider { name: "shell".to_owned(), ..Provider::default() },
             image: ImageSource::Reference(image.to_owned()),
             user: None,
         },

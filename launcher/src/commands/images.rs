@@ -15,7 +15,7 @@ pub async fn images(here: &Here, args: Images) -> Result<Exit, Failure> {
         ImagesCommand::Build => {
             let reference = images::pipelock_reference(None, None)?;
             let pipelock = images::pipelock(&engine, &reference, &config, &progress).await?;
-            let ready = images::ready(&engine, &pipelock.id, &progress).await?;
+            let ready = images::ready(&engine, &pipelock.id, images::Wanted::ALL, &progress).await?;
             here.ui.wipe();
             for image in [&ready.images.pipelock, &ready.images.cred_proxy, &ready.images.git_gate, &ready.images.wall]
             {

@@ -50,7 +50,7 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
     allowed(here, &args, &order, &facts, &pipelock, &config)?;
     let env = agent_env(here, &order)?;
 
-    let ready = images::ready(&engine, &pipelock.id, &progress).await?;
+    let ready = images::ready(&engine, &pipelock.id, images::Wanted::of(&order.bottle), &progress).await?;
     order.images = ready.images.clone();
     images::agent(&engine, &order, &progress).await?;
     here.ui.wipe();
@@ -224,7 +224,8 @@ fn agent_env(here: &Here, order: &Order) -> Result<Vec<(String, String)>, Failur
             asked.insert(name.clone(), answer);
         }
     }
-    let mut env: BTreeMap<String, String> = plan::roles::environment(&order.bottle.routes);
+    let mut env = order.bottle.agent.provider.env.clone();
+    env.extend(plan::roles::environment(&order.bottle.routes));
     if let Some(term) = here.env.get("TERM").filter(|_| attach::terminal().is_some()) {
         env.insert("TERM".to_owned(), term.clone());
     }

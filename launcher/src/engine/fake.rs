@@ -4,8 +4,8 @@
 //! under test what to expect.
 
 use super::{
-    ContainerSpec, Engine, EngineError, EngineFacts, Exec, ExecSpec, ImageFacts, Kind, Observed, ScratchImage, Step,
-    Streams, Undo,
+    CONTENT_LABEL, ContainerSpec, Engine, EngineError, EngineFacts, Exec, ExecSpec, ImageFacts, Kind, Observed,
+    ScratchImage, Step, Streams, Undo,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -273,6 +273,7 @@ impl Engine for Fake {
             user: image.user.clone(),
             entrypoint: image.entrypoint.clone(),
             command: image.command.clone(),
+            content: image.labels.get(CONTENT_LABEL).cloned().unwrap_or_default(),
             ..ImageFacts::default()
         };
         self.call("load", |state| {

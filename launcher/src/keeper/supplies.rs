@@ -8,7 +8,7 @@ use crate::error::{Failure, chain};
 use crate::launch::Supplies;
 use crate::manifest::EnvValue;
 use crate::plan::provision::Brought;
-use crate::plan::{Names, Plan, git_config, roles, sidecar};
+use crate::plan::{Names, Plan, git_config, home, roles, sidecar};
 use crate::state::BottleDir;
 use bottle_images::init::Frame;
 use git_gate::config::{KNOWN_BYTES_MIN, configure_line};
@@ -53,7 +53,7 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Suppli
         upstream_roots: upstream,
         prompt: charge.order.agent.prompt.clone(),
         about: about(plan),
-        home: roles::files(&charge.order.bottle.routes, &charge.order.bottle.git),
+        home: home::files(&charge.order.bottle, &charge.order.agent).map_err(|e| Failure::launch(e, None))?,
     };
     Ok((Supplies { feeds, brought, baseline: dir.baseline() }, told))
 }

@@ -60,7 +60,8 @@ fn workspace(entry: &Entry, report: &mut Report) -> Option<WorkspaceMode> {
     choice(entry, &[("copy", WorkspaceMode::Copy), ("none", WorkspaceMode::None)], report)
 }
 
-fn choice<T: Copy>(entry: &Entry, words: &[(&'static str, T)], report: &mut Report) -> Option<T> {
+/// One of several words.
+pub(super) fn choice<T: Copy>(entry: &Entry, words: &[(&'static str, T)], report: &mut Report) -> Option<T> {
     let text = text(&entry.value, &format!("`{}`", entry.key), report)?;
     let found = words.iter().find(|(word, _)| *word == text.text).map(|(_, value)| *value);
     if found.is_none() {

@@ -6,9 +6,11 @@ use super::catalog::{agent_names, bottle_names, ignored_bottles, inside, no_such
 use super::error::{LoadErrors, path, quoted};
 use super::name::Name;
 use super::places::Places;
-use super::report::{Report, read_text};
+use super::reader::Text;
+use super::report::{Report, Span, read_text};
 use super::user_config::{self, UserConfig};
 use super::{Agent, Bottle, bottle, extends, frontmatter, subagent};
+use crate::provider::Provider;
 use std::path::{Path, PathBuf};
 
 /// What a launch needs of the manifests.
@@ -42,6 +44,21 @@ pub fn load(places: &Places, agent: &str, bottle: Option<&str>) -> Result<Loaded
         // Whatever is missing was reported, so `finish` has ended the load above; an empty refusal is still a refusal.
         _ => Err(LoadErrors { errors: Vec::new(), more: 0 }),
     }
+}
+
+/// The user's defaults; those of the launcher where they cannot be read.
+pub fn user(places: &Places) -> UserConfig {
+    user_config::read(places, &mut Report::default())
+}
+
+/// Loads a provider by its name.
+pub fn provider(places: &Places, name: &str) -> Result<Provider, LoadErrors> {
+    let mut report = Report::default();
+    let source = report.add(Path::new("the command line"), name.to_owned());
+    let at = Span { source, start: 0, end: name.len() };
+    let provider = super::provider::find(&Text { text: name.to_owned(), at }, places, &mut report);
+    report.finish()?;
+    provider.ok_or(LoadErrors { errors: Vec::new(), more: 0 })
 }
 
 /// Loads one bottle as it would be for an agent: for `show`.

@@ -47,6 +47,11 @@ impl Places {
         self.config.join("bottles")
     }
 
+    /// Where the user's providers are.
+    pub(super) fn providers(&self) -> PathBuf {
+        self.config.join("providers")
+    }
+
     /// Where the repository's agents are.
     pub(super) fn repository_agents(&self) -> Option<PathBuf> {
         Some(self.repository.as_ref()?.join(".bottle").join("agents"))

@@ -4,15 +4,10 @@ use super::error::{path, quoted};
 use super::places::Places;
 use super::reader::{Table, Text, text};
 use super::report::{Report, Span, read_text};
-use super::suggest::one_of;
 use super::tree::Entry;
 use super::{AgentSource, ImageSource};
-
-/// Providers that this version can start.
-const PROVIDERS: [&str; 1] = ["shell"];
-
-/// Providers that a later version starts.
-const PLANNED: [&str; 2] = ["claude", "codex"];
+use crate::provider::{self, Provider};
+use std::path::Path;
 
 /// Characters of an image's reference.
 const REFERENCE_CHARS_MAX: usize = 255;
@@ -30,35 +25,22 @@ pub(super) fn read(entry: Option<&Entry>, top: Span, places: &Places, report: &m
         Some(provider) => text(&provider.value, "`provider`", report),
         None => Some(Text { text: "shell".to_owned(), at: entry.at }),
     };
-    let known = provider.as_ref().is_some_and(|provider| check_provider(provider, report));
-    let image = image(&mut table, known, places, report);
+    let provider = provider.and_then(|provider| super::provider::find(&provider, places, report));
+    let image = image(&mut table, provider.as_ref(), places, report);
     let user = table.take("user").and_then(|entry| text(&entry.value, "`user`", report));
     let user = user.and_then(|user| read_user(&user, report));
     table.finish(report);
-    let source = AgentSource { provider: provider?.text, image: image?, user };
+    let source = AgentSource { provider: provider?, image: image?, user };
     (report.errors() == before).then_some(source)
 }
 
-fn check_provider(provider: &Text, report: &mut Report) -> bool {
-    let name = provider.text.as_str();
-    if PROVIDERS.contains(&name) {
-        return true;
-    }
-    if PLANNED.contains(&name) {
-        let hint = "write `provider: shell` with `image:` or `dockerfile:`, and name the command after `--`";
-        report.error_with(
-            provider.at,
-            format!("the provider `{name}` is not part of this version yet"),
-            hint.to_owned(),
-        );
-    } else {
-        report.error_with(provider.at, format!("there is no provider `{}`", quoted(name)), one_of(name, &PROVIDERS));
-    }
-    false
-}
-
-/// `needed`: the provider is one of those that have no image of their own.
-fn image(table: &mut Table<'_>, needed: bool, places: &Places, report: &mut Report) -> Option<ImageSource> {
+/// What the manifest says, or else the provider. `provider` is `None` after an error.
+fn image(
+    table: &mut Table<'_>,
+    provider: Option<&Provider>,
+    places: &Places,
+    report: &mut Report,
+) -> Option<ImageSource> {
     match (table.take("image"), table.take("dockerfile")) {
         (Some(_), Some(dockerfile)) => {
             let hint = "keep the one that the agent's container is made from";
@@ -85,13 +67,18 @@ fn image(table: &mut Table<'_>, needed: bool, places: &Places, report: &mut Repo
             }
             Some(ImageSource::Dockerfile { path, text })
         }
-        (None, None) => {
-            if needed {
-                let hint = "the provider `shell` has no image of its own: write `image:` or `dockerfile:`";
+        (None, None) => match &provider?.source {
+            Some(provider::Source::Image(reference)) => Some(ImageSource::Reference(reference.clone())),
+            Some(provider::Source::Dockerfile { name, text }) => Some(ImageSource::Dockerfile {
+                path: Path::new("images").join(name).join("Dockerfile"),
+                text: text.clone(),
+            }),
+            None => {
+                let hint = "its provider has no image of its own: write `image:` or `dockerfile:`";
                 table.missing("image", hint, report);
+                None
             }
-            None
-        }
+        },
     }
 }
 

@@ -67,10 +67,17 @@ fn wall(order: &Order, addresses: &Addresses, names: &Names) -> crate::engine::C
 /// What runs in the agent's container, and as whom.
 pub fn session(order: &Order, facts: &Facts, names: &Names) -> Result<Session, PlanError> {
     let image = facts.agent_image.as_ref();
-    let argv = if order.command.is_empty() {
-        image.map(|i| i.entrypoint.iter().chain(&i.command).cloned().collect::<Vec<_>>())
-    } else {
+    let provider = &order.bottle.agent.provider;
+    let headless = order.prompt.is_some();
+    // The operator's word, then the provider's, then the image's.
+    let argv = if !order.command.is_empty() {
         Some(order.command.clone())
+    } else if headless && !provider.headless.is_empty() {
+        Some(provider.headless.clone())
+    } else if !provider.command.is_empty() {
+        Some(provider.command.clone())
+    } else {
+        image.map(|i| i.entrypoint.iter().chain(&i.command).cloned().collect::<Vec<_>>())
     };
     if argv.as_ref().is_some_and(Vec::is_empty) {
         return Err(PlanError::NoCommand { image: agent_image(order) });
@@ -85,7 +92,7 @@ pub fn session(order: &Order, facts: &Facts, names: &Names) -> Result<Session, P
         user: user(order, facts)?,
         workdir,
         env: order.bottle.env.clone(),
-        headless: order.prompt.is_some(),
+        headless,
     })
 }
 
@@ -114,7 +121,7 @@ pub fn runtime(order: &Order, facts: &Facts) -> Result<Option<String>, PlanError
         return Ok(None);
     };
     let has_runsc = engine.runtimes.iter().any(|r| r == "runsc");
-    let sees_frames = kernel_at_least(&engine.kernel, (5, 16));
+    let sees_frames = sees_frames(&engine.kernel);
     match order.bottle.runtime {
         Runtime::Runc => Ok(Some("runc".to_owned())),
         Runtime::Auto if has_runsc && sees_frames => Ok(Some("runsc".to_owned())),
@@ -131,6 +138,11 @@ pub fn agent_image(order: &Order) -> String {
         crate::manifest::ImageSource::Reference(reference) => reference.clone(),
         crate::manifest::ImageSource::Dockerfile { .. } => format!("bottle/agent-{}:latest", order.bottle.name),
     }
+}
+
+/// Has this kernel the hook by which the wall sees raw frames?
+pub fn sees_frames(kernel: &str) -> bool {
+    kernel_at_least(kernel, (5, 16))
 }
 
 fn kernel_at_least(release: &str, (major, minor): (u32, u32)) -> bool {

@@ -2,7 +2,7 @@
 //! launchers on one engine rarely ask for the same ones; what the engine already has is skipped.
 
 use super::{Action, Addresses, Facts, Names, Order, PlanError};
-use crate::engine::{NetworkSpec, Subnet};
+use crate::engine::{EngineFacts, NetworkSpec, Subnet};
 use sha2::{Digest, Sha256};
 
 /// Prefix of each network: room for 13 containers and the gateway's address.
@@ -23,7 +23,7 @@ const ROUTE_PIPELOCK: u32 = 2;
 pub fn addresses(order: &Order, facts: &Facts) -> Result<Addresses, PlanError> {
     let pool = order.subnet_pool;
     let taken: Vec<Subnet> = facts.engine.iter().flat_map(|e| e.networks.values().flatten().copied()).collect();
-    let blocks = (1u64 << (32 - u32::from(pool.prefix))) / u64::from(SIZE * NETWORKS);
+    let blocks = blocks(pool);
     let exhausted = PlanError::SubnetsExhausted { pool };
     if blocks == 0 {
         return Err(exhausted);
@@ -55,6 +55,18 @@ pub fn addresses(order: &Order, facts: &Facts) -> Result<Addresses, PlanError> {
         cred_proxy_routes: routes.address(CRED_PROXY),
         git_gate_routes: routes.address(GIT_GATE),
     })
+}
+
+/// How many bottles find room in a pool beside what an engine has.
+pub fn free_blocks(pool: Subnet, facts: &EngineFacts) -> u64 {
+    let taken: Vec<Subnet> = facts.networks.values().flatten().copied().collect();
+    let free = |nets: &[Subnet; 3]| nets.iter().all(|net| !taken.iter().any(|t| t.overlaps(*net)));
+    (0..blocks(pool)).map(|n| block(pool, n)).filter(free).count() as u64
+}
+
+/// How many bottles a pool has room for.
+fn blocks(pool: Subnet) -> u64 {
+    (1u64 << (32 - u32::from(pool.prefix))) / u64::from(SIZE * NETWORKS)
 }
 
 /// The networks to create, each in a lane of its own.

@@ -99,6 +99,12 @@ pub fn preflight(reach: &Reach, id: &str, survey: Option<&Survey>) -> String {
     out
 }
 
+/// What an agent will reach and hold, after lines of the caller's own (label, text).
+pub fn page(reach: &Reach, head: &[(&str, String)]) -> String {
+    let head = head.iter().map(|(label, text)| format!("{}\n", row(label, text)));
+    format!("{}{}", head.collect::<String>(), reach_lines(reach))
+}
+
 fn named(out: &mut String, label: &str, items: impl ExactSizeIterator<Item = String>) {
     let total = items.len();
     for (n, item) in items.take(NAMED_MAX).enumerate() {

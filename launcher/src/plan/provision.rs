@@ -317,7 +317,7 @@ mod tests {
             upstream_roots: None,
             prompt: String::new(),
             about: "{}".to_owned(),
-            home: vec![HomeFile { path: ".config/git/config", text: "[user]\n".to_owned() }],
+            home: vec![HomeFile { path: ".config/git/config".to_owned(), text: "[user]\n".to_owned() }],
         };
         for (passwd, added) in [(PASSWD, true), ("dev:x:1000:1000::/home/dev:/bin/sh\n", false)] {
             let image = image(passwd, GROUP);

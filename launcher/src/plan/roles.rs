@@ -17,7 +17,7 @@ const TARBALLS: [&str; 4] = ["GET /*/-/*", "HEAD /*/-/*", "GET /*/*/-/*", "HEAD 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HomeFile {
     /// Its path, relative to the home.
-    pub path: &'static str,
+    pub path: String,
     /// Its content.
     pub text: String,
 }
@@ -59,7 +59,7 @@ pub fn files(routes: &[Route], git: &Git) -> Vec<HomeFile> {
     let mut files = Vec::new();
     for (route, role) in by_role(routes) {
         match role {
-            Role::OpenaiBaseUrl => files.push(HomeFile { path: ".codex/config.toml", text: codex(route) }),
+            Role::OpenaiBaseUrl => files.push(HomeFile { path: ".codex/config.toml".to_owned(), text: codex(route) }),
             Role::GitInsteadof => git.push_str(&instead_of(route)),
             Role::TeaLogin => tea.push(route),
             Role::AnthropicBaseUrl | Role::NpmRegistry => {}
@@ -67,10 +67,10 @@ pub fn files(routes: &[Route], git: &Git) -> Vec<HomeFile> {
     }
     if !git.is_empty() {
         // Read by git and by libraries alike, beside a ~/.gitconfig that an image or the agent may have.
-        files.push(HomeFile { path: ".config/git/config", text: git });
+        files.push(HomeFile { path: ".config/git/config".to_owned(), text: git });
     }
     if !tea.is_empty() {
-        files.push(HomeFile { path: ".config/tea/config.yml", text: logins(&tea) });
+        files.push(HomeFile { path: ".config/tea/config.yml".to_owned(), text: logins(&tea) });
     }
     files
 }
@@ -227,7 +227,7 @@ mod tests {
             route("/b/", ("b.example.org", 443, ""), Role::TeaLogin),
         ];
         let files = files(&both, &Git::default());
-        let paths: Vec<_> = files.iter().map(|file| file.path).collect();
+        let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, [".codex/config.toml", ".config/tea/config.yml"]);
         let codex: toml::Table = toml::from_str(&files[0].text).unwrap();
         let name = codex["model_provider"].as_str().unwrap();

@@ -17,6 +17,7 @@ use launcher::manifest::{
 };
 use launcher::plan::sidecar::credential_name;
 use launcher::plan::{Order, SidecarImages};
+use launcher::provider::Provider;
 use launcher::state::{StateRoot, host_hash};
 use launcher::stop::{Stopper, channel};
 use launcher::ui::Ui;
@@ -147,7 +148,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         name: "dev".to_owned(),
         file: PathBuf::from("dev.md"),
         agent: AgentSource {
-            provider: "shell".to_owned(),
+            provider: Provider { name: "shell".to_owned(), ..Provider::default() },
             image: ImageSource::Reference("agent:1".to_owned()),
             user: None,
         },

@@ -3,7 +3,7 @@
 
 use super::failure::{failed, late, said};
 use super::{DEED_WITHIN, Inner, LOAD_WITHIN, LOOK_WITHIN, look, scratch};
-use crate::engine::{EngineError, ImageFacts, Kind, ScratchImage, body};
+use crate::engine::{CONTENT_LABEL, EngineError, ImageFacts, Kind, ScratchImage, body};
 use bollard::errors::Error;
 use bollard::models::{BuildInfo, ContainerConfig, ContainerCreateBody, CreateImageInfo, HostConfig};
 use bollard::query_parameters::{
@@ -58,17 +58,27 @@ impl Inner {
             command: config.cmd.unwrap_or_default(),
             env: config.env.unwrap_or_default(),
             workdir: config.working_dir.unwrap_or_default(),
+            content: config.labels.unwrap_or_default().remove(CONTENT_LABEL).unwrap_or_default(),
         }))
     }
 
     pub(super) async fn load(&self, image: &ScratchImage) -> Result<String, EngineError> {
         let what = format!("could not load image {}", image.tag);
-        let archive = scratch::archive(image, &self.arch)
-            .map_err(|e| EngineError::new(what.as_str(), Kind::Other, Some(Box::new(e) as _)))?;
         let mut before = Vec::new();
         for name in std::iter::once(&image.tag).chain(&image.aliases) {
             before.push(self.image(name).await?);
         }
+        // Known by its own label it need not even be made into an archive, which costs more than the question.
+        let content = image.labels.get(CONTENT_LABEL);
+        let id = before.first().cloned().flatten().map(|seen| seen.id);
+        let same = |seen: &Option<ImageFacts>| {
+            seen.as_ref().is_some_and(|seen| Some(&seen.content) == content && Some(&seen.id) == id.as_ref())
+        };
+        if let Some(id) = id.clone().filter(|_| before.iter().all(same)) {
+            return Ok(id);
+        }
+        let archive = scratch::archive(image, &self.arch)
+            .map_err(|e| EngineError::new(what.as_str(), Kind::Other, Some(Box::new(e) as _)))?;
         if before.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.id == archive.id)) {
             return Ok(archive.id);
         }

@@ -54,6 +54,8 @@ impl Inner {
             quota: info.driver.is_some_and(|driver| QUOTA_DRIVERS.contains(&driver.as_str())),
             kernel: info.kernel_version.unwrap_or_default(),
             arch: info.architecture.unwrap_or_default(),
+            system: info.operating_system.unwrap_or_default(),
+            rootless: info.security_options.unwrap_or_default().iter().any(|option| option.contains("rootless")),
             networks: taken,
             containers: names,
         })

@@ -8,7 +8,7 @@ fn the_smallest_bottle_has_nothing_open() {
     let bottle = bottle("");
     assert_eq!(bottle.name, "dev");
     assert_eq!(bottle.agent.image, ImageSource::Reference("debian:bookworm-slim".to_owned()));
-    assert_eq!((bottle.agent.provider.as_str(), bottle.agent.user), ("shell", None));
+    assert_eq!((bottle.agent.provider.name.as_str(), bottle.agent.user), ("shell", None));
     assert_eq!(bottle.egress, crate::manifest::Egress::default());
     assert!(bottle.routes.is_empty() && bottle.env.is_empty() && !bottle.supervise);
     assert_eq!((bottle.limits, bottle.runtime), (Limits::default(), Runtime::Auto));
@@ -45,8 +45,6 @@ fn the_agent_comes_from_one_place() {
     refused_header("", 1, "`agent` is missing");
     refused_header("agent:\n", 2, "write `image:` or `dockerfile:`");
     refused_header("agent: {provider: shell}\n", 2, "write `image:` or `dockerfile:`");
-    assert_eq!(refused_header("agent: {provider: claude}\n", 2, "name the command after `--`"), 1);
-    refused_header("agent: {provider: codex, image: a}\n", 2, "not part of this version yet");
     refused_header("agent: {provider: shel, image: a}\n", 2, "did you mean `shell`?");
     refused_header("agent: {provider: gemini, image: a}\n", 2, "there is no provider `gemini`");
     refused_header("agent: {image: a, dockerfile: ./b}\n", 2, "stands beside");
@@ -55,6 +53,35 @@ fn the_agent_comes_from_one_place() {
     refused_header("agent: {dockerfile: ./none}\n", 2, "there is no such file");
     refused_header("agent: {dockerfile: .}\n", 2, "not a regular file");
     refused_header("agent: {dockerfile: ~eve/Dockerfile}\n", 2, "another user's home");
+}
+
+#[test]
+fn a_provider_may_bring_an_image_and_a_bottle_may_name_another() {
+    let own = World::with_bottle("agent: {provider: claude}\n").load().unwrap().bottle.agent;
+    assert!(matches!(&own.image, ImageSource::Dockerfile { text, .. } if text.contains("claude-code")), "{own:?}");
+    assert_eq!(own.provider.command, ["claude"]);
+    let named = World::with_bottle("agent: {provider: claude, image: 'mine:1'}\n").load().unwrap().bottle.agent;
+    assert_eq!(named.image, ImageSource::Reference("mine:1".to_owned()));
+}
+
+#[test]
+fn a_file_of_the_users_is_a_provider_too_and_wins() {
+    let world = World::with_bottle("agent: {provider: gemini}\n");
+    assert!(world.load().unwrap_err().to_string().contains("there is no provider `gemini`"));
+    world.write("config/providers/gemini.toml", "image = \"gemini:1\"\ncommand = [\"gemini\"]\n");
+    let agent = world.load().unwrap().bottle.agent;
+    assert_eq!((agent.provider.name.as_str(), agent.provider.command), ("gemini", vec!["gemini".to_owned()]));
+    assert_eq!(agent.image, ImageSource::Reference("gemini:1".to_owned()));
+    world.write("config/providers/gemini.toml", "imge = \"gemini:1\"\n");
+    let errors = world.plain(world.load().unwrap_err());
+    assert!(errors.contains("config/providers/gemini.toml:1:1") && errors.contains("`image`?"), "{errors}");
+    // One of a repository's is none: an agent could have written it.
+    world.write("repo/.bottle/providers/other.toml", "image = \"gemini:1\"\n");
+    world.write("config/bottles/dev.md", "---\nagent: {provider: other}\n---\n");
+    assert!(world.load().is_err());
+    world.write("config/providers/claude.toml", "image = \"mine:2\"\n");
+    world.write("config/bottles/dev.md", "---\nagent: {provider: claude}\n---\n");
+    assert_eq!(world.load().unwrap().bottle.agent.image, ImageSource::Reference("mine:2".to_owned()));
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn errors_of_all_files_at_once() {
         "\
 ---
 agent:
-  provider: claude
+  provider: claud
 env:
   HTTPS_PROXY: http://proxy.example.org:3128
 egress:
@@ -47,13 +47,12 @@ limits: {time: 8}
       | ^^^^^
       = help: did you mean `model`?
 
-    error: the provider `claude` is not part of this version yet
+    error: there is no provider `claud`
      --> config/bottles/dev.md:3:13
       |
-    3 |   provider: claude
-      |             ^^^^^^
-      = help: write `provider: shell` with `image:` or `dockerfile:`, and name the
-              command after `--`
+    3 |   provider: claud
+      |             ^^^^^
+      = help: did you mean `claude`?
 
     error: `HTTPS_PROXY` is set by the launcher
      --> config/bottles/dev.md:5:3

@@ -2,10 +2,11 @@
 //!
 //! `/v1/**` wants the expected credential (401 without it): `/v1/echo` gives back all request headers and the body,
 //! `/v1/stream` five events 50 ms apart, `/v1/leak` the credential in every form a careless reply may use, `/v1/slow`
-//! an answer after `?ms=`, `/v1/messages` a small JSON answer. Open to all: `/public/**`, `/big?n=bytes`,
+//! an answer after `?ms=`, `/v1/messages` and `/v1/responses` a model that does what its prompt says (`model.rs`). Open to all: `/public/**`, `/big?n=bytes`,
 //! `/redirect?to=url`. Everything else is 404, marked like all the rest.
 
 use crate::listen::{Listening, serve};
+use crate::model;
 use crate::npm::Registry;
 use crate::reply::{self, MARK, Reply, ReplyBody};
 use crate::start::StartError;
@@ -127,10 +128,10 @@ impl Api {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
                 reply::json(StatusCode::OK, &json!({"slept_ms": ms}))
             }
-            "/v1/messages" if request.method() == Method::POST => reply::json(
-                StatusCode::OK,
-                &json!({"type": "message", "role": "assistant", "content": [{"type": "text", "text": "hello"}]}),
-            ),
+            "/v1/messages" if request.method() == Method::POST => model::messages(request.body()).unwrap_or_else(hello),
+            "/v1/responses" if request.method() == Method::POST => {
+                model::responses(request.body()).unwrap_or_else(hello)
+            }
             "/big" => {
                 let n = number(request, "n").unwrap_or(0).min(BIG_BYTES_MAX);
                 reply::with_type(StatusCode::OK, "application/octet-stream", ReplyBody::Long(n))
@@ -167,6 +168,12 @@ impl Api {
             Some(expected) => self.credential(request) == Some(expected.value.as_str()),
         }
     }
+}
+
+/// For those who say nothing that the model understands.
+fn hello() -> Reply {
+    let hello = json!({"type": "message", "role": "assistant", "content": [{"type": "text", "text": "hello"}]});
+    reply::json(StatusCode::OK, &hello)
 }
 
 fn echo(request: &Request<&[u8]>) -> Reply {

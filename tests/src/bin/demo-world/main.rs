@@ -7,6 +7,7 @@ mod attacker;
 mod forms;
 mod git;
 mod listen;
+mod model;
 mod neighbour;
 mod npm;
 mod reply;

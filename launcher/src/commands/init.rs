@@ -1,0 +1,187 @@
+//! `init`: a first bottle and agent, with words on what each line does. What it writes is loaded before it is kept.
+
+use super::{Here, run::places};
+use crate::cli::Init;
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::manifest::{Places, load, name::Name};
+use crate::provider::Provider;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The image of agents whose provider has none.
+const IMAGE: &str = "debian:bookworm-slim";
+
+/// Writes both files, neither of them over another.
+pub fn init(here: &Here, args: &Init) -> Result<Exit, Failure> {
+    let name = Name::parse(&args.name).map_err(|e| {
+        Failure::usage(format!("{:?} cannot be a name: {e}", args.name), "such as: launcher init dev".to_owned())
+    })?;
+    let places = places(here)?;
+    let bottle = places.config.join("bottles").join(format!("{name}.md"));
+    let agent = places.config.join("agents").join(format!("{name}.md"));
+    for file in [&bottle, &agent] {
+        if file.symlink_metadata().is_ok() {
+            return Err(Failure::usage(
+                format!("{} is there already", file.display()),
+                "give another name, or change that file".to_owned(),
+            ));
+        }
+    }
+    let provider = load::provider(&places, &args.provider)?;
+    write(&bottle, &bottle_text(&provider, args.image.as_deref()))?;
+    write(&agent, &agent_text(name.as_str()))?;
+    if let Err(errors) = load::load(&places, name.as_str(), None) {
+        // A file that is wrong is no beginning: it goes as it came.
+        for file in [&bottle, &agent] {
+            let _ = std::fs::remove_file(file);
+        }
+        return Err(errors.into());
+    }
+    here.ui.line(&format!("wrote {}\n      {}", bottle.display(), agent.display()));
+    here.ui.line(&next(&places, &provider, name.as_str()));
+    Ok(Exit::Success)
+}
+
+fn write(file: &PathBuf, text: &str) -> Result<(), Failure> {
+    let made = || -> std::io::Result<()> {
+        std::fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
+        std::fs::File::create_new(file)?.write_all(text.as_bytes())
+    };
+    made().map_err(|e| Failure::usage(format!("{} cannot be written: {e}", file.display()), None))
+}
+
+fn bottle_text(provider: &Provider, image: Option<&str>) -> String {
+    let image = match (image, &provider.source) {
+        (Some(image), _) => format!("  image: {image}\n"),
+        (None, Some(_)) => {
+            "  # image: registry.example.org/agent:1   # instead of the provider's own; or dockerfile: ./Dockerfile\n"
+                .to_owned()
+        }
+        (None, None) => format!("  image: {IMAGE}        # or dockerfile: ./Dockerfile, beside this file\n"),
+    };
+    let route = match provider.name.as_str() {
+        "claude" => ROUTE_CLAUDE,
+        "codex" => ROUTE_CODEX,
+        _ => ROUTE_ANY,
+    };
+    format!(
+        "---\n# What an agent in this bottle may reach and hold; `launcher show --bottle` sums it up.\nagent:\n  provider: \
+         {}\n{image}{EGRESS}{route}{REST}---\nNotes for people.\n",
+        provider.name
+    )
+}
+
+const EGRESS: &str = "
+# Hosts that the agent reaches, through pipelock and nothing else. It reads what is sent, but for hosts in `passthrough`.
+egress:
+  allowlist: []                      # [crates.io, \"*.githubusercontent.com\"]
+";
+
+const ROUTE_CLAUDE: &str = "
+# The model, by a path of cred-proxy, which puts your credential in: the agent never holds it.
+cred_proxy:
+  routes:
+    - path: /anthropic/
+      upstream: https://api.anthropic.com
+      auth_scheme: Bearer            # for an API key: header:X-Api-Key
+      token_ref: CLAUDE_CODE_OAUTH_TOKEN   # a variable of your environment; or {file: PATH}, {command: [pass, show, x]}
+      role: anthropic-base-url
+";
+
+const ROUTE_CODEX: &str = "
+# The model, by a path of cred-proxy, which puts your credential in: the agent never holds it.
+cred_proxy:
+  routes:
+    - path: /openai/
+      upstream: https://api.openai.com
+      auth_scheme: Bearer
+      token_ref: OPENAI_API_KEY      # a variable of your environment; or {file: PATH}, {command: [pass, show, x]}
+      role: openai-base-url
+";
+
+const ROUTE_ANY: &str = "
+# Upstreams with a credential that the agent never holds: http://cred-proxy:9099/<path> leads there.
+# cred_proxy:
+#   routes:
+#     - path: /forge/
+#       upstream: https://git.example.org/api/v1
+#       auth_scheme: Bearer
+#       token_ref: FORGE_TOKEN       # a variable of your environment; or {file: PATH}, {command: [pass, show, x]}
+#       allow: [\"GET /**\"]
+";
+
+const REST: &str = "
+# Git remotes behind git-gate: every push is scanned before the remote sees a byte of it.
+# git:
+#   user: {name: Ada, email: ada@example.org}
+#   remotes:
+#     - name: app
+#       upstream: ssh://git@git.example.org/team/app.git
+#       identity_file: ~/.ssh/id_ed25519
+#       known_host_key: ssh-ed25519 AAAA...
+#       push: {refs: [\"refs/heads/agent/*\"]}
+
+limits: {cpus: 2, memory: 4GiB, time: 8h}
+workspace: copy                      # the current directory goes in as a copy; `launcher take` brings the work back
+";
+
+fn agent_text(name: &str) -> String {
+    format!("---\ndescription: works on the code in the current directory\nbottle: {name}\n---\nThe system prompt.\n")
+}
+
+fn next(places: &Places, provider: &Provider, name: &str) -> String {
+    let token = match provider.name.as_str() {
+        "claude" => "set CLAUDE_CODE_OAUTH_TOKEN (`claude setup-token` gives one), then ",
+        "codex" => "set OPENAI_API_KEY, then ",
+        _ => "",
+    };
+    let command = if provider.command.is_empty() { " -- bash" } else { "" };
+    format!(
+        "next: edit them in {}, {token}go to a project and say: launcher run {name}{command}",
+        places.config.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::BUILT_IN;
+
+    #[test]
+    fn what_is_written_for_each_provider_loads() {
+        for (provider, _) in BUILT_IN {
+            for image in [None, Some("mine:1")] {
+                let dir = tempfile::tempdir().unwrap();
+                let places =
+                    Places { config: dir.path().to_owned(), repository: None, home: Some(dir.path().to_owned()) };
+                let provider = load::provider(&places, provider).unwrap();
+                write(&dir.path().join("bottles/dev.md"), &bottle_text(&provider, image)).unwrap();
+                write(&dir.path().join("agents/dev.md"), &agent_text("dev")).unwrap();
+                let loaded = load::load(&places, "dev", None).unwrap_or_else(|errors| panic!("{errors}"));
+                assert_eq!(loaded.bottle.agent.provider.name, provider.name);
+                assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+                // The parts that are commented out are right as well.
+                let text = bottle_text(&provider, image);
+                let text: String = text
+                    .split_inclusive('\n')
+                    .map(|line| match line.strip_prefix("# ") {
+                        Some(rest)
+                            if rest.starts_with([' ', '-'])
+                                || rest.starts_with("git:")
+                                || rest.starts_with("cred_proxy:") =>
+                        {
+                            rest.to_owned()
+                        }
+                        _ => line.to_owned(),
+                    })
+                    .collect();
+                std::fs::write(dir.path().join("id"), "key").unwrap();
+                std::fs::write(dir.path().join("bottles/dev.md"), text.replace("ssh-ed25519 AAAA...", KEY)).unwrap();
+                load::load(&places, "dev", None).unwrap_or_else(|errors| panic!("{errors}"));
+            }
+        }
+    }
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEIUgyJUC8XbfgLaGi2Tyy5JrOcAPkoGgo6sMRc1DMbM";
+}

@@ -1,0 +1,167 @@
+//! Real coding agents in a bottle, against a model of the small world that does what its prompt says. Their programs are
+//! large downloads, so this runs where `BOTTLE_TEST_AGENTS=1` asks for it, and says aloud where it does not.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
+
+use bottle_tests::harness::{Output, Site, Unmade, World};
+use bottle_tests::world::Evidence;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where a program comes from: PyPI's package, and the end of its path in the wheel.
+struct Agent {
+    name: &'static str,
+    package: &'static str,
+    inside: &'static str,
+}
+
+const CLAUDE: Agent = Agent { name: "claude", package: "claude-agent-sdk", inside: "/_bundled/claude" };
+const CODEX: Agent = Agent { name: "codex", package: "openai-codex-cli-bin", inside: "/bin/codex" };
+
+/// What takes a wheel apart: the program is the one member whose path ends so.
+const UNPACK: &str = "import sys, glob, zipfile, shutil, os
+wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + '/*.whl')[0])
+name, = [n for n in wheel.namelist() if n.endswith(sys.argv[2])]
+with wheel.open(name) as source, open(sys.argv[3], 'wb') as target: shutil.copyfileobj(source, target)
+os.chmod(sys.argv[3], 0o755)";
+
+#[track_caller]
+fn done(command: &mut Command) {
+    let output: Output = command.output().unwrap().into();
+    output.ok();
+}
+
+/// The program, downloaded once.
+fn program(agent: &Agent) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("agents").join(agent.name);
+    let program = folder.join(agent.name);
+    if !program.exists() {
+        std::fs::create_dir_all(&folder).unwrap();
+        let download = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest"];
+        done(Command::new("python3").args(download).arg(&folder).arg(agent.package));
+        let partial = folder.join("partial");
+        done(Command::new("python3").args(["-c", UNPACK]).arg(&folder).arg(agent.inside).arg(&partial));
+        std::fs::rename(partial, &program).unwrap();
+    }
+    program
+}
+
+/// A bottle with the agent's program in the image of real clients, and a workspace that is a repository.
+struct Scene<'s> {
+    site: &'s Site,
+    world: World<'s>,
+    image: Unmade<'s>,
+}
+
+impl<'s> Scene<'s> {
+    fn new(site: &'s Site, agent: &Agent, role: &str, path: &str) -> Self {
+        let (program, clients) = (program(agent), site.clients());
+        let context = site.path("context");
+        std::fs::create_dir_all(&context).unwrap();
+        std::fs::hard_link(&program, context.join("program"))
+            .or_else(|_| std::fs::copy(&program, context.join("program")).map(|_| ()))
+            .unwrap();
+        let text = format!("FROM {clients}\nCOPY program /usr/local/bin/{}\n", agent.name);
+        std::fs::write(context.join("Dockerfile"), text).unwrap();
+        let folder = context.display().to_string();
+        let build = |tag: &str| ["build", "-q", "-t", tag, &folder].map(str::to_owned).to_vec();
+        let image = Unmade::image(site, agent.name, build);
+
+        let world = World::start(site);
+        // It writes the world's certificate and the credential beside the manifests.
+        let yaml = world.bottle_yaml(image.tag());
+        let egress = yaml.lines().filter(|line| line.starts_with("  upstream_roots") || line.starts_with("  network"));
+        let egress: Vec<_> = egress.collect();
+        site.bottle(
+            "dev",
+            &format!(
+                "agent: {{provider: {}, image: {}}}\negress:\n{}\ngit: {{user: {{name: Ada, email: ada@example.org}}}}\n\
+                 cred_proxy:\n  routes:\n    - {{path: {path}, upstream: 'https://api.world.example', auth_scheme: Bearer, \
+                 token_ref: {{file: {}}}, role: {role}}}\n",
+                agent.name,
+                image.tag(),
+                egress.join("\n"),
+                site.path("config/token").display(),
+            ),
+        );
+        let coder = format!("real-{}", agent.name);
+        site.manifest(&format!("agents/{coder}.md"), "bottle: dev", "Instructions of the operator.\n");
+        std::fs::write(site.work().join("file.txt"), "of the operator\n").unwrap();
+        for args in [
+            &["init", "-q"][..],
+            &["add", "-A"],
+            &["-c", "user.name=o", "-c", "user.email=o@x", "commit", "-qm", "first"],
+        ] {
+            done(Command::new("git").args(args).current_dir(site.work()));
+        }
+        Self { site, world, image }
+    }
+
+    /// Runs the agent without a terminal.
+    fn ask(&self, agent: &Agent, prompt: &str) -> Output {
+        let name = format!("real-{}", agent.name);
+        self.site.launcher(&["run", &name, "--headless", "--prompt", prompt])
+    }
+
+    /// The work is committed by who the manifest says, comes back, and the model was reached with the credential alone.
+    fn judge(&self, agent: &Agent, output: &Output) {
+        assert_eq!(output.status, 0, "{output:#?}");
+        assert!(output.stdout.contains("DONE: ") && output.stdout.contains("Ada made"), "{output:#?}");
+        assert!(output.stdout.contains("Instructions of the operator."), "{output:#?}");
+        let expected = format!("Bearer {}", self.world.canary());
+        let asked = self.world.seen("api");
+        assert!(!asked.is_empty());
+        for evidence in &asked {
+            let Evidence::Request { authorization, host, .. } = evidence else { continue };
+            assert_eq!((host.as_str(), authorization.as_deref()), ("api.world.example", Some(expected.as_str())));
+        }
+        assert!(!output.stdout.contains(self.world.canary()) && !output.stderr.contains(self.world.canary()));
+        let id = format!("real-{}", agent.name);
+        self.site.launcher(&["take", &id]).ok();
+        assert_eq!(std::fs::read_to_string(self.site.work().join("made.txt")).unwrap(), "made\n");
+        let commits = Command::new("git")
+            .args(["for-each-ref", "--format=%(refname) %(subject)", "refs/bottle/"])
+            .current_dir(self.site.work())
+            .output()
+            .unwrap();
+        assert!(String::from_utf8_lossy(&commits.stdout).contains("made"), "{commits:?}");
+        self.site.assert_nothing_left();
+        let _ = &self.image;
+    }
+}
+
+const WORK: &str = "echo made > made.txt && git add -A && git commit -qm made && git log -1 --format='%an %s'";
+
+fn wanted() -> bool {
+    let wanted = std::env::var_os("BOTTLE_TEST_AGENTS").is_some_and(|value| value == "1");
+    if !wanted {
+        eprintln!("SKIP: real agents are large downloads; BOTTLE_TEST_AGENTS=1 runs them");
+    }
+    wanted
+}
+
+#[test]
+fn claude_code_works_in_a_bottle_and_never_holds_the_key() {
+    if !wanted() {
+        return;
+    }
+    let Some(site) = Site::new() else { return };
+    let scene = Scene::new(&site, &CLAUDE, "anthropic-base-url", "/anthropic/");
+    let command = format!("{WORK}; cat ~/.claude/CLAUDE.md");
+    let call = serde_json::json!({"command": command, "description": "work"});
+    let output = scene.ask(&CLAUDE, &format!("Do this:\nCALL Bash {call}\n"));
+    scene.judge(&CLAUDE, &output);
+}
+
+#[test]
+fn codex_works_in_a_bottle_and_never_holds_the_key() {
+    if !wanted() {
+        return;
+    }
+    let Some(site) = Site::new() else { return };
+    let scene = Scene::new(&site, &CODEX, "openai-base-url", "/openai/");
+    let command = format!("{WORK}; cat ~/.codex/AGENTS.md");
+    let call = serde_json::json!({"cmd": command});
+    let output = scene.ask(&CODEX, &format!("Do this:\nCALL exec_command {call}\n"));
+    scene.judge(&CODEX, &output);
+}
