@@ -2,7 +2,6 @@
 
 use crate::body::{Cut, Reply, Stream};
 use crate::bridge::{self, Bridge};
-use crate::config::REFRESH_WITHIN;
 use crate::decide::{Decision, Head, decide};
 use crate::inject::{announced_trailers, request_headers};
 use crate::live::Live;
@@ -183,7 +182,7 @@ impl Passage {
             None => tokio::select! {
                 biased;
                 () = poll_fn(|cx| self.cut.poll_cut(cx)) => return Err(Failure::Cut.into()),
-                answered = tokio::time::timeout(REFRESH_WITHIN, answered) => answered.ok().flatten(),
+                answered = tokio::time::timeout(server.refresh.within(), answered) => answered.ok().flatten(),
             },
         };
         let (Some((live, next)), Some(upload)) = (found, again) else { return Ok(None) };
