@@ -2,9 +2,11 @@
 //!
 //! Every request is answered, with a reply that has passed [`crate::reply`] and [`crate::mask`] or with a fixed sentence.
 
+use crate::alarm::Alarm;
 use crate::connection::{Checked, Gate};
 use crate::exchange::answer;
 use crate::framing::Framing;
+use crate::gathered::Gathered;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::log::{Entry, Log, chain};
@@ -133,11 +135,12 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let Limits { head_bytes, agent_head, idle, .. } = self.live().limits;
         let gate = Arc::new(Gate::default());
-        let io = TokioIo::new(Checked::new(stream, Framing::new(head_bytes), gate.clone(), idle));
+        let io = TokioIo::new(Checked::new(Gathered(stream), Framing::new(head_bytes), gate.clone(), idle));
+        let alarm = Alarm::default();
         let service = service_fn(|request| {
-            let (server, gate) = (self.clone(), gate.clone());
+            let (server, gate, alarm) = (self.clone(), gate.clone(), alarm.clone());
             async move {
-                let reply = answer(&server, request).await;
+                let reply = answer(&server, alarm, request).await;
                 match reply.status() {
                     StatusCode::SWITCHING_PROTOCOLS => gate.upgraded(),
                     _ => gate.answered(),
@@ -202,7 +205,8 @@ mod tests {
 
     /// What the agent gets for `request` and the reason in the log, with an upstream that says `says` and then nothing.
     fn exchange(upstream: &str, says: &'static str, limits: Limits, request: &str) -> (String, String) {
-        let (reply, events) = exchange_with(upstream, says, limits, &Config::closed(([127, 0, 0, 1], 0).into()), request);
+        let (reply, events) =
+            exchange_with(upstream, says, limits, &Config::closed(([127, 0, 0, 1], 0).into()), request);
         let reason = events.into_iter().find_map(|event| match event {
             Event::Request { reason, .. } => reason,
             _ => None,

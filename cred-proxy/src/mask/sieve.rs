@@ -98,7 +98,10 @@ mod tests {
                 for after in 0..40 {
                     let text = [&".".repeat(before), form, &".".repeat(after)].concat();
                     let stretch = sieve.stretch(text.as_bytes(), 0).unwrap();
-                    assert!(stretch.start <= before && before + form.len() <= stretch.end, "{before} {after} {stretch:?}");
+                    assert!(
+                        stretch.start <= before && before + form.len() <= stretch.end,
+                        "{before} {after} {stretch:?}"
+                    );
                 }
             }
         }
