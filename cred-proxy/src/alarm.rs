@@ -40,7 +40,10 @@ mod tests {
         let alarm = Alarm::default();
         let now = Instant::now();
         let (near, far) = (now + Duration::from_millis(20), now + Duration::from_secs(3600));
-        let is_over = |at| poll_fn(|cx| Poll::Ready(alarm.poll_at(cx, at).is_ready()));
+        let is_over = |at| {
+            let alarm = alarm.clone();
+            poll_fn(move |cx| Poll::Ready(alarm.poll_at(cx, at).is_ready()))
+        };
         for _ in 0..2 {
             // From later to earlier, and back.
             assert!(!is_over(far).await);

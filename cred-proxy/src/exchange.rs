@@ -66,7 +66,11 @@ pub async fn answer(server: &Server, alarm: Alarm, request: Request<Incoming>) -
         Err(setback) => refuse(setback, entry),
     };
     // What is there already goes out together with the head.
-    poll_fn(|cx| Poll::Ready(reply.body_mut().begin(cx))).await;
+    poll_fn(|cx| {
+        reply.body_mut().begin(cx);
+        Poll::Ready(())
+    })
+    .await;
     reply
 }
 
