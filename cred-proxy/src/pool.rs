@@ -86,8 +86,8 @@ struct Wire(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
 #[derive(Clone)]
 struct Shared {
     sender: http2::SendRequest<Upload>,
-    /// Requests at one time that the upstream takes.
-    most: Arc<AtomicUsize>,
+    /// Requests at one time that the upstream takes; it may say so, and something else, at any time.
+    most: Arc<dyn Fn() -> usize + Send + Sync>,
     used: Arc<Mutex<Instant>>,
     requests: Arc<AtomicUsize>,
 }
@@ -354,18 +354,17 @@ impl Origin {
             .handshake(TokioIo::new(stream))
             .await;
         let (sender, connection) = spoken.map_err(|error| Failure::Http(self.name.authority.clone(), error))?;
-        let most = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-        let told = most.clone();
-        let mut connection = connection;
+        // Asked whenever a place is looked for: its own task is not woken by what the upstream says.
+        let connection = Arc::new(Mutex::new(connection));
+        let asked = connection.clone();
+        let most = move || asked.lock().unwrap_or_else(PoisonError::into_inner).current_max_send_streams();
         tokio::spawn(poll_fn(move |cx| {
-            let ended = Pin::new(&mut connection).poll(cx);
-            // The upstream may say otherwise at any time.
-            told.store(connection.current_max_send_streams(), Ordering::Relaxed);
-            ended.map(drop)
+            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            Pin::new(&mut *connection).poll(cx).map(drop)
         }));
         Ok(Way::Two(Share::new(&Shared {
             sender,
-            most,
+            most: Arc::new(most),
             used: Arc::new(Mutex::new(Instant::now())),
             requests: Arc::default(),
         })))
@@ -380,7 +379,7 @@ impl Shared {
     }
 
     fn has_place(&self) -> bool {
-        let most = self.most.load(Ordering::Relaxed).min(SHARED_BY_MAX);
+        let most = (self.most)().min(SHARED_BY_MAX);
         self.requests.load(Ordering::Acquire) < most
     }
 }
