@@ -63,6 +63,8 @@ mod secret;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
+pub mod shared;
+#[cfg(feature = "server")]
 pub mod sidecar;
 #[cfg(feature = "server")]
 pub mod standalone;

@@ -6,40 +6,29 @@
 use crate::address::{Authority, OriginName, Scheme};
 use crate::gathered::Gathered;
 use crate::limits::Limits;
+use crate::shared::{Share, Shared};
 use crate::tunnel;
 use crate::upload::{Progress, Upload};
 use crate::upstream::Failure;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Context;
 use std::thread::ThreadId;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// HTTP/1.1 connections that one thread keeps for one origin.
 const KEPT_MAX: usize = 128;
-
-/// Requests at one time on one HTTP/2 connection, where the upstream would take more; then another one is opened.
-const SHARED_BY_MAX: usize = 100;
-
-/// How much of one reply an upstream may send before the agent has taken it, over HTTP/2.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-
-/// The same for all replies on one connection.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-
-/// An HTTP/2 connection with requests on it is asked whether it lives when it was silent for so long.
-const PING_AFTER: Duration = Duration::from_secs(30);
 
 /// One upstream's address, how to get there, and the connections kept to it.
 pub struct Origin {
@@ -83,23 +72,11 @@ struct One {
 /// task: in a task of its own it and he would wake each other for every step of every request.
 struct Wire(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
 
-#[derive(Clone)]
-struct Shared {
-    sender: http2::SendRequest<Upload>,
-    /// Requests at one time that the upstream takes; it may say so, and something else, at any time.
-    most: Arc<dyn Fn() -> usize + Send + Sync>,
-    used: Arc<Mutex<Instant>>,
-    requests: Arc<AtomicUsize>,
-}
-
 /// A connection to send one request on.
 enum Way {
     One(One),
     Two(Share),
 }
-
-/// A place on a shared connection.
-struct Share(Shared);
 
 /// What an upstream answered.
 #[derive(Debug)]
@@ -239,7 +216,7 @@ impl Origin {
             }
             Way::Two(share) => {
                 make_two(&mut request);
-                share.0.sender.try_send_request(request).await.map_err(Box::new)?
+                share.send(request).await.map_err(Box::new)?
             }
         };
         Ok(Box::new(Answer { response, lease: Some(Lease { origin: self.clone(), way }) }))
@@ -283,8 +260,8 @@ impl Origin {
         if shared.is_empty() {
             return None;
         }
-        shared.retain(|shared| !shared.sender.is_closed() && shared.is_fresh(self.limits.kept));
-        shared.iter().find(|shared| shared.has_place()).map(Share::new)
+        shared.retain(|shared| shared.is_good(self.limits.kept));
+        shared.iter().find(|shared| shared.has_place()).map(Shared::place)
     }
 
     /// A new connection, or a place on one that somebody else has opened meanwhile.
@@ -304,7 +281,7 @@ impl Origin {
         let way = self.connect(Some(&tls.any)).await?;
         match &way {
             Way::One(_) => self.speaks_one.store(true, Ordering::Relaxed),
-            Way::Two(share) => self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(share.0.clone()),
+            Way::Two(share) => self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(share.of()),
         }
         Ok(way)
     }
@@ -345,56 +322,8 @@ impl Origin {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let spoken = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(256 << 10)
-            .keep_alive_interval(PING_AFTER)
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (sender, connection) = spoken.map_err(|error| Failure::Http(self.name.authority.clone(), error))?;
-        // Asked whenever a place is looked for: its own task is not woken by what the upstream says.
-        let connection = Arc::new(Mutex::new(connection));
-        let asked = connection.clone();
-        let most = move || asked.lock().unwrap_or_else(PoisonError::into_inner).current_max_send_streams();
-        tokio::spawn(poll_fn(move |cx| {
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            Pin::new(&mut *connection).poll(cx).map(drop)
-        }));
-        Ok(Way::Two(Share::new(&Shared {
-            sender,
-            most: Arc::new(most),
-            used: Arc::new(Mutex::new(Instant::now())),
-            requests: Arc::default(),
-        })))
-    }
-}
-
-impl Shared {
-    /// In use, or not unused for so long that the upstream may have forgotten it.
-    fn is_fresh(&self, kept: Duration) -> bool {
-        self.requests.load(Ordering::Acquire) > 0
-            || self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < kept
-    }
-
-    fn has_place(&self) -> bool {
-        let most = (self.most)().min(SHARED_BY_MAX);
-        self.requests.load(Ordering::Acquire) < most
-    }
-}
-
-impl Share {
-    fn new(shared: &Shared) -> Self {
-        shared.requests.fetch_add(1, Ordering::AcqRel);
-        Self(shared.clone())
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
+        let spoken = Shared::begin(stream).await;
+        spoken.map(|shared| Way::Two(shared.place())).map_err(|error| Failure::Http(self.name.authority.clone(), error))
     }
 }
 
