@@ -137,12 +137,7 @@ fn built(checkout: &Path, profile: Profile, wanted: &[Sidecar]) -> BTreeMap<Stri
 }
 
 /// Builds static binaries. The flag is set for this target alone: set for all, it would reach procedural macros too.
-fn build(
-    checkout: &Path,
-    profile: Profile,
-    wanted: &[Sidecar],
-    progress: &dyn Fn(&str),
-) -> Result<(), Failure> {
+fn build(checkout: &Path, profile: Profile, wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<(), Failure> {
     progress("building the sidecars (the first time takes a minute or two)");
     let target = target();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
