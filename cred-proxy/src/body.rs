@@ -1,6 +1,7 @@
 //! The upstream's body on its way to the agent, chunk by chunk and never gathered: decoded where it comes encoded, with the
 //! credential masked, a limit on silence, and an end when the route is taken away.
 
+use crate::cut::Cut;
 use crate::decode::{Coding, DecodeError, Decoder};
 use crate::log::Entry;
 use crate::mask::Mask;
@@ -12,12 +13,10 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Sleep;
 
 /// Why a body ends before its end.
@@ -56,6 +55,17 @@ pub enum Reply {
     Upgraded,
 }
 
+impl Reply {
+    /// Takes what is there already, without waiting for more.
+    pub fn begin(&mut self, cx: &mut Context<'_>) {
+        if let Self::Stream(stream) = self
+            && let Poll::Ready(Some(first)) = stream.poll_next(cx)
+        {
+            stream.first = Some(first);
+        }
+    }
+}
+
 /// An upstream's body on its way to the agent.
 #[derive(Debug)]
 pub struct Stream {
@@ -76,54 +86,43 @@ pub struct Stream {
     entry: Entry,
 }
 
+/// What a reply's body belongs to.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Its route.
+    pub route: Arc<Route>,
+    /// The coding to be undone.
+    pub coding: Option<Coding>,
+    /// The connection that it comes on.
+    pub lease: Option<Lease>,
+    /// The progress of the request that it answers.
+    pub sent: Arc<Progress>,
+    /// It ends when nothing came for so long.
+    pub idle: Duration,
+    /// It ends when the route is taken away.
+    pub cut: Cut,
+    /// The request's log entry.
+    pub entry: Entry,
+}
+
 impl Stream {
-    /// `sent` is the progress of the request that it answers.
-    pub fn new(body: Incoming, route: Arc<Route>, lease: Option<Lease>, sent: Arc<Progress>, entry: Entry) -> Self {
+    /// A body of which nothing has been read.
+    pub fn new(body: Incoming, of: Exchange) -> Self {
         Self {
-            mask: route.credential.as_ref().map(|credential| Mask::new(credential.forms.clone())),
-            decoder: None,
+            mask: of.route.credential.as_ref().map(|credential| Mask::new(credential.forms.clone())),
+            decoder: of.coding.map(Decoder::new),
             body,
-            route,
-            silence: Silence::new(Duration::MAX),
-            cut: Cut::never(),
+            route: of.route,
+            silence: Silence::new(of.idle),
+            cut: of.cut,
             trailers: None,
             ended: false,
             first: None,
             broken: None,
-            lease,
-            sent,
-            entry,
+            lease: of.lease,
+            sent: of.sent,
+            entry: of.entry,
         }
-    }
-
-    /// Undoes a coding.
-    pub fn decoded(mut self, coding: Option<Coding>) -> Self {
-        self.decoder = coding.map(Decoder::new);
-        self
-    }
-
-    /// Ends it when nothing came for so long.
-    pub fn idle(mut self, limit: Duration) -> Self {
-        self.silence = Silence::new(limit);
-        self
-    }
-
-    /// Ends it when the route is taken away.
-    pub fn cut_by(mut self, cut: Cut) -> Self {
-        self.cut = cut;
-        self
-    }
-
-    /// Takes what is there already, without waiting: so that it goes out together with the head.
-    pub async fn begun(mut self) -> Self {
-        poll_fn(|cx| {
-            if let Poll::Ready(Some(first)) = self.poll_next(cx) {
-                self.first = Some(first);
-            }
-            Poll::Ready(())
-        })
-        .await;
-        self
     }
 
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -325,44 +324,5 @@ impl Silence {
             self.runs = true;
         }
         timer.as_mut().poll(cx).map(|()| BodyError::Idle(limit))
-    }
-}
-
-/// Tells when a route is taken away.
-pub struct Cut {
-    told: Option<watch::Receiver<bool>>,
-    waits: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
-}
-
-impl std::fmt::Debug for Cut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cut").field("told", &self.told).finish_non_exhaustive()
-    }
-}
-
-impl Cut {
-    /// When `told` turns true, or whoever could tell is gone.
-    pub fn when(told: watch::Receiver<bool>) -> Self {
-        Self { told: Some(told), waits: None }
-    }
-
-    /// A route that cannot be taken away.
-    pub fn never() -> Self {
-        Self { told: None, waits: None }
-    }
-
-    /// Is it?
-    pub fn is_cut(&self) -> bool {
-        self.told.as_ref().is_some_and(|told| *told.borrow())
-    }
-
-    /// Waits for it.
-    pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(told) = &self.told else { return Poll::Pending };
-        let waits = self.waits.get_or_insert_with(|| {
-            let mut told = told.clone();
-            Box::pin(async move { drop(told.wait_for(|cut| *cut).await) })
-        });
-        waits.as_mut().poll(cx)
     }
 }

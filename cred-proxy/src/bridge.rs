@@ -2,7 +2,7 @@
 //!
 //! Where a credential went along with the handshake, what the upstream sends passes [`Frames`].
 
-use crate::body::Cut;
+use crate::cut::Cut;
 use crate::frames::{FrameError, Frames};
 use crate::log::{Entry, chain};
 use crate::mask::Forms;

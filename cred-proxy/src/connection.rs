@@ -5,13 +5,13 @@
 
 use crate::body::Silence;
 use crate::framing::{Doubt, Framing};
+use crate::gathered::Gathered;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// How much is read ahead behind a head that asks for an upgrade.
 const AHEAD_BYTES_MAX: usize = 4 << 10;
@@ -72,7 +72,7 @@ impl Gate {
 /// The connection.
 #[derive(Debug)]
 pub struct Checked {
-    stream: TcpStream,
+    stream: Gathered,
     framing: Framing,
     gate: Arc<Gate>,
     /// Read already and not handed over.
@@ -83,7 +83,7 @@ pub struct Checked {
 
 impl Checked {
     /// A connection of which nothing has been read. An agent that takes nothing for as long as `idle` loses it.
-    pub fn new(stream: TcpStream, framing: Framing, gate: Arc<Gate>, idle: Duration) -> Self {
+    pub fn new(stream: Gathered, framing: Framing, gate: Arc<Gate>, idle: Duration) -> Self {
         Self { stream, framing, gate, ahead: Vec::new(), stalled: Silence::new(idle) }
     }
 

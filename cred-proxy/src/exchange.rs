@@ -1,13 +1,14 @@
 //! One request and its reply: does what was decided, step by step, and decides nothing itself.
 
-use crate::body::{Cut, Reply, Stream};
+use crate::alarm::Alarm;
+use crate::body::{Exchange, Reply, Stream};
 use crate::bridge::{self, Bridge};
-use crate::config::REFRESH_WITHIN;
+use crate::cut::Cut;
 use crate::decide::{Decision, Head, decide};
 use crate::inject::{announced_trailers, request_headers};
 use crate::live::Live;
 use crate::log::{Entry, chain};
-use crate::pool::{Lease, Origin};
+use crate::pool::{Answer, Origin};
 use crate::refuse::Refusal;
 use crate::reply::{ReplyHead, reply_head, reply_headers};
 use crate::server::Server;
@@ -21,9 +22,9 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Poll, ready};
 
 /// Why there is no reply to pass on.
 struct Setback {
@@ -51,28 +52,35 @@ struct Passage {
     head: request::Parts,
     target: String,
     upgrade: Upgrade,
+    on_upgrade: OnUpgrade,
     sent: Arc<Progress>,
     cut: Cut,
+    alarm: Alarm,
 }
 
-/// What an upstream answered, and on which connection.
-type Answered = (Response<Incoming>, Option<Lease>);
-
-/// Answers one request of the agent.
-pub async fn answer(server: &Server, request: Request<Incoming>) -> Response<Reply> {
+/// Answers one request of the agent; `alarm` is its connection's.
+pub async fn answer(server: &Server, alarm: Alarm, request: Request<Incoming>) -> Response<Reply> {
     let mut entry = Entry::new(server.log.clone(), request.method().as_str(), request.uri().path());
-    match pass(server, request, &mut entry).await {
-        Ok((passage, on_upgrade, answered)) => finish(passage, on_upgrade, answered, entry).await,
+    let mut reply = match pass(server, alarm, request, &mut entry).await {
+        Ok((passage, answer)) => finish(*passage, *answer, entry),
         Err(setback) => refuse(setback, entry),
-    }
+    };
+    // What is there already goes out together with the head.
+    poll_fn(|cx| {
+        reply.body_mut().begin(cx);
+        Poll::Ready(())
+    })
+    .await;
+    reply
 }
 
 /// From the agent's request to the upstream's answer.
 async fn pass(
     server: &Server,
+    alarm: Alarm,
     mut request: Request<Incoming>,
     entry: &mut Entry,
-) -> Result<(Passage, OnUpgrade, Answered), Setback> {
+) -> Result<(Box<Passage>, Box<Answer>), Setback> {
     let live = server.live();
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
@@ -98,40 +106,49 @@ async fn pass(
         }
     }
     let (sent, cut) = (upload.progress(), live.cut_of(&route));
-    let mut passage = Passage { live, route, head, target, upgrade, sent, cut };
-    let answered = passage.send(upload).await?;
-    if answered.0.status() != StatusCode::UNAUTHORIZED {
-        return Ok((passage, on_upgrade, answered));
+    // Boxed: it passes several hands.
+    let mut passage = Box::new(Passage { live, route, head, target, upgrade, on_upgrade, sent, cut, alarm });
+    let answer = passage.send(upload).await?;
+    if answer.response.status() != StatusCode::UNAUTHORIZED {
+        return Ok((passage, answer));
     }
-    let answered = match Box::pin(passage.renew(server)).await? {
+    let answer = match Box::pin(passage.renew(server)).await? {
         Some(upload) => {
-            drop(answered);
+            drop(answer);
             passage.send(upload).await?
         }
-        None => answered,
+        None => answer,
     };
-    Ok((passage, on_upgrade, answered))
+    Ok((passage, answer))
 }
 
 impl Passage {
-    async fn send(&mut self, upload: Upload) -> Result<Answered, Setback> {
+    async fn send(&mut self, upload: Upload) -> Result<Box<Answer>, Setback> {
         let Some(origin) = self.live.origins.get(&self.route.upstream.origin).cloned() else {
             return Err(Setback { refusal: Refusal::Upstream, reason: "the route has no origin".into() });
         };
         let request = self.request(&origin, upload)?;
-        let (sent, upgrade, limit) = (self.sent.clone(), self.upgrade, self.live.limits.reply);
+        let (sent, limit) = (&*self.sent, self.live.limits.reply);
         // Pinned here, once: each function that takes a future by value has it twice.
-        let exchange = pin!(async {
-            match upgrade {
-                Upgrade::None => origin.send(request).await.map(|(response, lease)| (response, Some(lease))),
-                Upgrade::WebSocket => Box::pin(origin.send_upgrade(request)).await.map(|response| (response, None)),
+        let mut exchange = pin!(async {
+            match self.upgrade {
+                Upgrade::None => origin.send(request).await,
+                Upgrade::WebSocket => Box::pin(origin.send_upgrade(request)).await,
             }
         });
-        tokio::select! {
-            biased;
-            () = poll_fn(|cx| self.cut.poll_cut(cx)) => Err(Failure::Cut.into()),
-            reply = within_reply_limit(limit, &sent, exchange) => Ok(reply?),
-        }
+        let (cut, alarm) = (&mut self.cut, &self.alarm);
+        let answer = poll_fn(|cx| {
+            if cut.poll_cut(cx).is_ready() {
+                return Poll::Ready(Err(Failure::Cut));
+            }
+            if let Poll::Ready(answer) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(answer);
+            }
+            // The limit begins anew with every chunk that the agent sends.
+            ready!(alarm.poll_at(cx, sent.last() + limit));
+            Poll::Ready(Err(Failure::HeadTime(limit)))
+        });
+        Ok(answer.await?)
     }
 
     fn request(&self, origin: &Origin, upload: Upload) -> Result<Request<Upload>, Setback> {
@@ -183,7 +200,7 @@ impl Passage {
             None => tokio::select! {
                 biased;
                 () = poll_fn(|cx| self.cut.poll_cut(cx)) => return Err(Failure::Cut.into()),
-                answered = tokio::time::timeout(REFRESH_WITHIN, answered) => answered.ok().flatten(),
+                answered = tokio::time::timeout(server.refresh.within(), answered) => answered.ok().flatten(),
             },
         };
         let (Some((live, next)), Some(upload)) = (found, again) else { return Ok(None) };
@@ -194,13 +211,9 @@ impl Passage {
 }
 
 /// From the upstream's answer to what the agent gets.
-async fn finish(
-    passage: Passage,
-    on_upgrade: OnUpgrade,
-    (mut response, lease): Answered,
-    mut entry: Entry,
-) -> Response<Reply> {
-    let Passage { live, route, head, upgrade, sent, cut, .. } = passage;
+fn finish(passage: Passage, answer: Answer, mut entry: Entry) -> Response<Reply> {
+    let Passage { live, route, head, upgrade, on_upgrade, sent, cut, .. } = passage;
+    let Answer { mut response, lease } = answer;
     let idle = live.limits.idle;
     if upgrade == Upgrade::WebSocket && response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let asked = request_headers(&live.table, &route, &head.headers, upgrade);
@@ -226,27 +239,11 @@ async fn finish(
         Err(refusal) => return refuse(refusal.into(), entry),
     };
     entry.answered(head.status);
-    let stream = Stream::new(body, route, lease, sent, entry).decoded(coding).idle(idle).cut_by(cut);
-    let mut reply = Response::new(Reply::Stream(Box::new(stream.begun().await)));
+    let stream = Stream::new(body, Exchange { route, coding, lease, sent, idle, cut, entry });
+    let mut reply = Response::new(Reply::Stream(Box::new(stream)));
     *reply.status_mut() = head.status;
     *reply.headers_mut() = headers;
     reply
-}
-
-/// The limit begins anew with every chunk that the agent sends.
-async fn within_reply_limit<T>(
-    limit: Duration,
-    sent: &Progress,
-    mut reply: Pin<&mut impl Future<Output = Result<T, Failure>>>,
-) -> Result<T, Failure> {
-    loop {
-        let last = sent.last();
-        match tokio::time::timeout_at((last + limit).into(), &mut reply).await {
-            Ok(reply) => return reply,
-            Err(_) if sent.last() > last => {}
-            Err(_) => return Err(Failure::HeadTime(limit)),
-        }
-    }
 }
 
 fn refuse(Setback { refusal, reason }: Setback, mut entry: Entry) -> Response<Reply> {

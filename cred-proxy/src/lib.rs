@@ -10,6 +10,8 @@
 
 #[cfg(feature = "server")]
 pub mod address;
+#[cfg(feature = "server")]
+pub mod alarm;
 pub mod allow;
 #[cfg(feature = "server")]
 pub mod body;
@@ -23,6 +25,8 @@ pub mod connection;
 #[cfg(feature = "server")]
 pub mod control;
 #[cfg(feature = "server")]
+pub mod cut;
+#[cfg(feature = "server")]
 pub mod decide;
 #[cfg(feature = "server")]
 pub mod decode;
@@ -34,6 +38,8 @@ pub mod exchange;
 pub mod frames;
 #[cfg(feature = "server")]
 pub mod framing;
+#[cfg(feature = "server")]
+pub mod gathered;
 #[cfg(feature = "server")]
 pub mod inject;
 #[cfg(feature = "server")]
@@ -56,6 +62,8 @@ pub mod reply;
 mod secret;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod shared;
 #[cfg(feature = "server")]
 pub mod sidecar;
 #[cfg(feature = "server")]

@@ -1,14 +1,13 @@
 //! What is in force: a table with its limits, and what is open to its upstreams.
 
 use crate::Secret;
-use crate::body::Cut;
 use crate::config::Config;
+use crate::cut::{Cut, Knife};
 use crate::limits::{LimitError, Limits};
 use crate::table::{Route, Table, TableError};
 use crate::upstream::{Origins, RootsError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// A table in force.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub struct Live {
     /// The limits.
     pub limits: Limits,
     /// By the route's path: what tells its streams to end.
-    cuts: BTreeMap<String, Arc<watch::Sender<bool>>>,
+    knives: BTreeMap<String, Arc<Knife>>,
 }
 
 /// Why a configuration is not put in force.
@@ -52,21 +51,21 @@ impl Live {
     ) -> Result<Self, LiveError> {
         let table = Table::parse(config, secrets)?;
         let origins = Origins::new(&table, config, limits)?;
-        let cuts = table.routes.iter().map(|route| (route.path.clone(), Arc::new(watch::Sender::new(false)))).collect();
-        Ok(Self { table, origins, limits, cuts })
+        let knives = table.routes.iter().map(|route| (route.path.clone(), Arc::default())).collect();
+        Ok(Self { table, origins, limits, knives })
     }
 
     /// What tells that `route` is taken away.
     pub fn cut_of(&self, route: &Route) -> Cut {
-        self.cuts.get(&route.path).map_or_else(Cut::never, |cut| Cut::when(cut.subscribe()))
+        self.knives.get(&route.path).map_or_else(Cut::never, |knife| knife.tells())
     }
 
     /// Takes over from `old`: what is open there goes on, unless its route is gone or leads elsewhere.
     pub fn keep_open(&mut self, old: &Self) {
         for route in &self.table.routes {
             let same = old.table.routes.iter().any(|old| old.leads_where(route));
-            if let (true, Some(cut)) = (same, old.cuts.get(&route.path)) {
-                self.cuts.insert(route.path.clone(), cut.clone());
+            if let (true, Some(knife)) = (same, old.knives.get(&route.path)) {
+                self.knives.insert(route.path.clone(), knife.clone());
             }
         }
     }
@@ -80,9 +79,9 @@ impl Live {
 
     /// Ends what is open on routes that `next` has not taken over.
     pub fn cut_all_but(&self, next: &Self) {
-        for (path, cut) in &self.cuts {
-            if !next.cuts.get(path).is_some_and(|kept| Arc::ptr_eq(kept, cut)) {
-                cut.send_replace(true);
+        for (path, knife) in &self.knives {
+            if !next.knives.get(path).is_some_and(|kept| Arc::ptr_eq(kept, knife)) {
+                knife.cut();
             }
         }
     }

@@ -4,24 +4,25 @@
 //! A request is sent twice only when it is sure that nobody has acted on the first.
 
 use crate::address::{Authority, OriginName, Scheme};
+use crate::gathered::Gathered;
 use crate::limits::Limits;
+use crate::shared::{Share, Shared};
 use crate::tunnel;
 use crate::upload::{Progress, Upload};
 use crate::upstream::Failure;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Context;
 use std::thread::ThreadId;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -29,26 +30,14 @@ use tokio_rustls::TlsConnector;
 /// HTTP/1.1 connections that one thread keeps for one origin.
 const KEPT_MAX: usize = 128;
 
-/// Requests at one time on one HTTP/2 connection, where the upstream would take more; then another one is opened.
-const SHARED_BY_MAX: usize = 100;
-
-/// How much of one reply an upstream may send before the agent has taken it, over HTTP/2.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-
-/// The same for all replies on one connection.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-
-/// An HTTP/2 connection with requests on it is asked whether it lives when it was silent for so long.
-const PING_AFTER: Duration = Duration::from_secs(30);
-
 /// One upstream's address, how to get there, and the connections kept to it.
 pub struct Origin {
     name: OriginName,
     proxy: Option<Authority>,
     tls: Option<Tls>,
     limits: Limits,
-    /// By the thread that serves them: used from another one, each request would wake both.
-    kept: Mutex<HashMap<ThreadId, Vec<Kept>>>,
+    /// By the thread that serves them, of which there are few: used from another one, each request would wake both.
+    kept: Mutex<Vec<(ThreadId, Vec<Kept>)>>,
     shared: Mutex<Vec<Shared>>,
     /// Held while a connection is opened to an upstream that may speak HTTP/2: whoever waits shares it.
     opening: tokio::sync::Mutex<()>,
@@ -83,23 +72,23 @@ struct One {
 /// task: in a task of its own it and he would wake each other for every step of every request.
 struct Wire(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
 
-#[derive(Clone)]
-struct Shared {
-    sender: http2::SendRequest<Upload>,
-    /// Requests at one time that the upstream takes.
-    most: Arc<AtomicUsize>,
-    used: Arc<Mutex<Instant>>,
-    requests: Arc<AtomicUsize>,
-}
-
 /// A connection to send one request on.
 enum Way {
     One(One),
     Two(Share),
 }
 
-/// A place on a shared connection.
-struct Share(Shared);
+/// What an upstream answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its reply.
+    pub response: Response<Incoming>,
+    /// The connection, where another request may follow on it.
+    pub lease: Option<Lease>,
+}
+
+/// The request comes back where it has not left. Boxed, like an answer: both pass many hands.
+type Unsent = Box<TrySendError<Request<Upload>>>;
 
 /// The connection that a reply arrives on. Give it back when the reply has ended.
 pub struct Lease {
@@ -140,6 +129,11 @@ impl Wire {
 impl One {
     /// Can it take another request?
     async fn is_good(&mut self) -> bool {
+        // It has waited for another request since its last reply ended. Should it have been closed meanwhile, it finds that
+        // out before it sends anything, and gives the request back.
+        if self.sender.is_ready() {
+            return true;
+        }
         let ready = poll_fn(|cx| {
             self.wire.poll(cx);
             self.sender.poll_ready(cx)
@@ -147,7 +141,7 @@ impl One {
         ready.await.is_ok()
     }
 
-    async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+    async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Unsent> {
         let progress = request.body().progress();
         let Self { sender, wire, .. } = self;
         let mut reply = pin!(sender.try_send_request(request));
@@ -155,7 +149,7 @@ impl One {
             wire.poll(cx);
             reply.as_mut().poll(cx)
         });
-        let response = response.await?;
+        let response = response.await.map_err(Box::new)?;
         if !progress.is_whole() {
             // The agent may read nothing before it has sent all, and then nobody would ask for the reply's body.
             wire.run();
@@ -177,7 +171,7 @@ impl Origin {
     }
 
     /// Sends a request (as HTTP/1.1 has it) and waits for the reply's head.
-    pub async fn send(self: &Arc<Self>, mut request: Request<Upload>) -> Result<(Response<Incoming>, Lease), Failure> {
+    pub async fn send(self: &Arc<Self>, mut request: Request<Upload>) -> Result<Box<Answer>, Failure> {
         let progress = request.body().progress();
         if let Some(way) = self.take_kept().await {
             let again = replayable(&request);
@@ -197,13 +191,15 @@ impl Origin {
     }
 
     /// Sends a request that asks for an upgrade, on a connection of its own that nobody gets afterwards.
-    pub async fn send_upgrade(self: &Arc<Self>, request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
+    pub async fn send_upgrade(self: &Arc<Self>, request: Request<Upload>) -> Result<Box<Answer>, Failure> {
         let progress = request.body().progress();
         let connector = self.tls.as_ref().map(|tls| &tls.http1);
         let way = self.within_connect(self.connect(connector)).await?;
         let Way::One(mut one) = way else { return Err(Failure::Protocol(self.name.authority.clone())) };
         one.wire.run();
-        one.sender.send_request(request).await.map_err(|error| self.broke_off(error, &progress))
+        let sent = one.sender.send_request(request).await;
+        let response = sent.map_err(|error| self.broke_off(error, &progress))?;
+        Ok(Box::new(Answer { response, lease: None }))
     }
 
     async fn within_connect<T>(&self, connecting: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -212,22 +208,18 @@ impl Origin {
         tokio::time::timeout(self.limits.connect, Box::pin(connecting)).await.map_err(time)?
     }
 
-    async fn try_on(
-        self: &Arc<Self>,
-        way: Way,
-        request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, Lease), TrySendError<Request<Upload>>> {
-        let leased = |way| Lease { origin: self.clone(), way };
-        match way {
-            Way::One(mut one) => {
-                let response = one.send(as_one(request)).await?;
-                Ok((response, leased(Way::One(one))))
+    async fn try_on(self: &Arc<Self>, mut way: Way, mut request: Request<Upload>) -> Result<Box<Answer>, Unsent> {
+        let response = match &mut way {
+            Way::One(one) => {
+                make_one(&mut request);
+                one.send(request).await?
             }
-            Way::Two(mut share) => {
-                let response = share.0.sender.try_send_request(as_two(request)).await?;
-                Ok((response, leased(Way::Two(share))))
+            Way::Two(share) => {
+                make_two(&mut request);
+                share.send(request).await.map_err(Box::new)?
             }
-        }
+        };
+        Ok(Box::new(Answer { response, lease: Some(Lease { origin: self.clone(), way }) }))
     }
 
     fn broke_off(&self, error: hyper::Error, progress: &Progress) -> Failure {
@@ -250,14 +242,15 @@ impl Origin {
     /// One of this thread's, or else anybody's: better than a handshake.
     fn pop(&self) -> Option<Kept> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = kept.get_mut(&std::thread::current().id()).and_then(Vec::pop);
-        own.or_else(|| kept.values_mut().find_map(Vec::pop))
+        let here = std::thread::current().id();
+        let own = kept.iter_mut().find(|(thread, _)| *thread == here).and_then(|(_, kept)| kept.pop());
+        own.or_else(|| kept.iter_mut().find_map(|(_, kept)| kept.pop()))
     }
 
     /// Closes what has been kept for too long.
     pub fn sweep(&self) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for kept in kept.values_mut() {
+        for (_, kept) in kept.iter_mut() {
             kept.retain(|kept| kept.since.elapsed() < self.limits.kept);
         }
     }
@@ -267,8 +260,8 @@ impl Origin {
         if shared.is_empty() {
             return None;
         }
-        shared.retain(|shared| !shared.sender.is_closed() && shared.is_fresh(self.limits.kept));
-        shared.iter().find(|shared| shared.has_place()).map(Share::new)
+        shared.retain(|shared| shared.is_good(self.limits.kept));
+        shared.iter().find(|shared| shared.has_place()).map(Shared::place)
     }
 
     /// A new connection, or a place on one that somebody else has opened meanwhile.
@@ -288,7 +281,7 @@ impl Origin {
         let way = self.connect(Some(&tls.any)).await?;
         match &way {
             Way::One(_) => self.speaks_one.store(true, Ordering::Relaxed),
-            Way::Two(share) => self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(share.0.clone()),
+            Way::Two(share) => self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(share.of()),
         }
         Ok(way)
     }
@@ -300,7 +293,9 @@ impl Origin {
             (Some(proxy), Scheme::Http) => tunnel::straight(proxy).await?,
             (Some(proxy), Scheme::Https) => tunnel::through(proxy, target).await?,
         };
-        let (Some(connector), Some(tls)) = (connector, &self.tls) else { return self.speak_one(stream).await };
+        let (Some(connector), Some(tls)) = (connector, &self.tls) else {
+            return self.speak_one(Gathered(stream)).await;
+        };
         Box::pin(self.shake(connector, tls, stream)).await
     }
 
@@ -327,57 +322,8 @@ impl Origin {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let spoken = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(256 << 10)
-            .keep_alive_interval(PING_AFTER)
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (sender, connection) = spoken.map_err(|error| Failure::Http(self.name.authority.clone(), error))?;
-        let most = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-        let told = most.clone();
-        let mut connection = connection;
-        tokio::spawn(poll_fn(move |cx| {
-            let ended = Pin::new(&mut connection).poll(cx);
-            // The upstream may say otherwise at any time.
-            told.store(connection.current_max_send_streams(), Ordering::Relaxed);
-            ended.map(drop)
-        }));
-        Ok(Way::Two(Share::new(&Shared {
-            sender,
-            most,
-            used: Arc::new(Mutex::new(Instant::now())),
-            requests: Arc::default(),
-        })))
-    }
-}
-
-impl Shared {
-    /// In use, or not unused for so long that the upstream may have forgotten it.
-    fn is_fresh(&self, kept: Duration) -> bool {
-        self.requests.load(Ordering::Acquire) > 0
-            || self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < kept
-    }
-
-    fn has_place(&self) -> bool {
-        let most = self.most.load(Ordering::Relaxed).min(SHARED_BY_MAX);
-        self.requests.load(Ordering::Acquire) < most
-    }
-}
-
-impl Share {
-    fn new(shared: &Shared) -> Self {
-        shared.requests.fetch_add(1, Ordering::AcqRel);
-        Self(shared.clone())
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
+        let spoken = Shared::begin(stream).await;
+        spoken.map(|shared| Way::Two(shared.place())).map_err(|error| Failure::Http(self.name.authority.clone(), error))
     }
 }
 
@@ -393,9 +339,14 @@ impl Lease {
     pub fn give_back(self) {
         let Way::One(one) = self.way else { return };
         let mut kept = self.origin.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = kept.entry(one.home).or_default();
-        if !one.sender.is_closed() && kept.len() < KEPT_MAX {
-            kept.push(Kept { one, since: Instant::now() });
+        if one.sender.is_closed() {
+            return;
+        }
+        let (home, one) = (one.home, Kept { one, since: Instant::now() });
+        match kept.iter_mut().find(|(thread, _)| *thread == home) {
+            Some((_, kept)) if kept.len() < KEPT_MAX => kept.push(one),
+            Some(_) => {}
+            None => kept.push((home, vec![one])),
         }
     }
 }
@@ -414,9 +365,9 @@ fn replayable(request: &Request<Upload>) -> Option<Request<Upload>> {
 }
 
 /// As HTTP/2 has it (RFC 9113, 8.3.1): the URL whole, no Host, nothing about a connection.
-fn as_two(mut request: Request<Upload>) -> Request<Upload> {
+fn make_two(request: &mut Request<Upload>) {
     if request.version() == Version::HTTP_2 {
-        return request;
+        return;
     }
     if let Some(host) = request.headers_mut().remove(header::HOST) {
         let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -426,13 +377,12 @@ fn as_two(mut request: Request<Upload>) -> Request<Upload> {
     }
     request.headers_mut().remove(header::CONNECTION);
     *request.version_mut() = Version::HTTP_2;
-    request
 }
 
 /// Back again, for a request that has not left.
-fn as_one(mut request: Request<Upload>) -> Request<Upload> {
+fn make_one(request: &mut Request<Upload>) {
     if request.version() != Version::HTTP_2 {
-        return request;
+        return;
     }
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     host.and_then(|host| request.headers_mut().insert(header::HOST, host));
@@ -441,5 +391,4 @@ fn as_one(mut request: Request<Upload>) -> Request<Upload> {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
     *request.version_mut() = Version::HTTP_11;
-    request
 }

@@ -17,6 +17,7 @@ pub struct Refresh {
     /// Turns with every answer, whatever it is.
     turns: watch::Sender<()>,
     every: Duration,
+    within: Duration,
 }
 
 #[derive(Debug)]
@@ -27,11 +28,21 @@ struct Asked {
 
 impl Default for Refresh {
     fn default() -> Self {
-        Self { asked: Mutex::default(), turns: watch::Sender::new(()), every: REJECTED_EVERY }
+        Self::with_limits(REJECTED_EVERY, REFRESH_WITHIN)
     }
 }
 
 impl Refresh {
+    /// With other limits than the ones that the keeper counts on; for tests.
+    pub(crate) fn with_limits(every: Duration, within: Duration) -> Self {
+        Self { asked: Mutex::default(), turns: watch::Sender::new(()), every, within }
+    }
+
+    /// How long an answer is awaited.
+    pub fn within(&self) -> Duration {
+        self.within
+    }
+
     /// Tells what turns when an answer comes. Take it before looking whether there is one already.
     pub fn turns(&self) -> watch::Receiver<()> {
         self.turns.subscribe()
@@ -42,7 +53,7 @@ impl Refresh {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asked) = asked.get(secret) {
             let age = asked.at.elapsed();
-            if asked.is_open && age < REFRESH_WITHIN {
+            if asked.is_open && age < self.within {
                 return true;
             }
             if age < self.every {

@@ -2,9 +2,11 @@
 //!
 //! Every request is answered, with a reply that has passed [`crate::reply`] and [`crate::mask`] or with a fixed sentence.
 
+use crate::alarm::Alarm;
 use crate::connection::{Checked, Gate};
 use crate::exchange::answer;
 use crate::framing::Framing;
+use crate::gathered::Gathered;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::log::{Entry, Log, chain};
@@ -133,11 +135,12 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let Limits { head_bytes, agent_head, idle, .. } = self.live().limits;
         let gate = Arc::new(Gate::default());
-        let io = TokioIo::new(Checked::new(stream, Framing::new(head_bytes), gate.clone(), idle));
+        let io = TokioIo::new(Checked::new(Gathered(stream), Framing::new(head_bytes), gate.clone(), idle));
+        let alarm = Alarm::default();
         let service = service_fn(|request| {
-            let (server, gate) = (self.clone(), gate.clone());
+            let (server, gate, alarm) = (self.clone(), gate.clone(), alarm.clone());
             async move {
-                let reply = answer(&server, request).await;
+                let reply = answer(&server, alarm, request).await;
                 match reply.status() {
                     StatusCode::SWITCHING_PROTOCOLS => gate.upgraded(),
                     _ => gate.answered(),
@@ -175,8 +178,8 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Secret;
     use crate::config::{Auth, Config, Event};
-    use std::collections::BTreeMap;
     use std::io::{self, Read as _, Write as _};
     use std::sync::Mutex;
 
@@ -202,18 +205,36 @@ mod tests {
 
     /// What the agent gets for `request` and the reason in the log, with an upstream that says `says` and then nothing.
     fn exchange(upstream: &str, says: &'static str, limits: Limits, request: &str) -> (String, String) {
+        let (reply, events) =
+            exchange_with(upstream, says, limits, &Config::closed(([127, 0, 0, 1], 0).into()), request);
+        let reason = events.into_iter().find_map(|event| match event {
+            Event::Request { reason, .. } => reason,
+            _ => None,
+        });
+        (reply, reason.unwrap_or_default())
+    }
+
+    /// The same with all that is logged. What `config` can be asked for anew is put in, and awaited for [`SHORT`].
+    fn exchange_with(
+        upstream: &str,
+        says: &'static str,
+        limits: Limits,
+        config: &Config,
+        request: &str,
+    ) -> (String, Vec<Event>) {
         let quiet = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let secret = config.refreshable.first().cloned();
         let config = Config {
             routes: vec![crate::config::Route {
                 path: "/".into(),
                 upstream: format!("{upstream}://{}", quiet.local_addr().unwrap()),
-                auth: Auth::None,
-                secret: None,
+                auth: if secret.is_some() { Auth::Bearer } else { Auth::None },
+                secret,
                 inspected: false,
                 allow: vec!["* /**".into()],
             }],
             upstream_roots: rcgen::generate_simple_self_signed(vec!["a".into()]).unwrap().cert.pem(),
-            ..Config::closed(([127, 0, 0, 1], 0).into())
+            ..config.clone()
         };
         std::thread::spawn(move || {
             let mut kept = Vec::new();
@@ -231,10 +252,11 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind(config.listen)).unwrap();
         let address = listener.local_addr().unwrap();
-        let live = Live::with_limits(&config, &BTreeMap::new(), limits).unwrap();
-        runtime.spawn(
-            Arc::new(Server::new(live, log.clone())).serve(listener, Workers::of(vec![runtime.handle().clone()])),
-        );
+        let secrets = config.refreshable.iter().map(|name| (name.clone(), Secret::new("old-secret".into())));
+        let live = Live::with_limits(&config, &secrets.collect(), limits).unwrap();
+        let mut server = Server::new(live, log.clone());
+        server.refresh = Refresh::with_limits(Duration::ZERO, SHORT);
+        runtime.spawn(Arc::new(server).serve(listener, Workers::of(vec![runtime.handle().clone()])));
         let mut agent = std::net::TcpStream::connect(address).unwrap();
         agent.write_all(request.as_bytes()).unwrap();
         let mut reply = Vec::new();
@@ -243,11 +265,7 @@ mod tests {
         drop(runtime);
         log.flush(Duration::from_secs(10));
         let lines = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
-        let reason = lines.lines().find_map(|line| match serde_json::from_str(line).unwrap() {
-            Event::Request { reason, .. } => reason,
-            _ => None,
-        });
-        (String::from_utf8(reply).unwrap(), reason.unwrap_or_default())
+        (String::from_utf8(reply).unwrap(), lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -291,5 +309,15 @@ mod tests {
         let limits = Limits { agent_head: SHORT, ..limits() };
         let (reply, _) = exchange("http", "", limits, "GET / HTTP/1.1\r\nHost: a\r\n");
         assert!(!reply.starts_with("HTTP/1.1 2"), "{reply}");
+    }
+
+    #[test]
+    fn a_keeper_that_does_not_answer_is_not_waited_for() {
+        let config = Config { refreshable: ["key".to_owned()].into(), ..Config::closed(([127, 0, 0, 1], 0).into()) };
+        let says = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno";
+        let (reply, events) = exchange_with("http", says, limits(), &config, GET);
+        assert!(reply.starts_with("HTTP/1.1 401 ") && reply.ends_with("\r\n\r\nno"), "{reply}");
+        let rejected = Event::Rejected { secret: "key".into(), route: "/".into() };
+        assert!(matches!(&events[..], [first, Event::Request { status: 401, .. }] if *first == rejected), "{events:?}");
     }
 }

@@ -74,6 +74,11 @@ impl Drop for Answer {
 
 impl Upstream {
     fn start(protocols: &[&str]) -> Self {
+        Self::taking(protocols, None)
+    }
+
+    /// With so many requests at one time on one connection.
+    fn taking(protocols: &[&str], most: Option<u32>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (mut tls, ca_pem) = world::tls_config("127.0.0.1");
         tls.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -102,6 +107,7 @@ impl Upstream {
                     let io = TokioIo::new(stream);
                     if is_two {
                         let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                            .max_concurrent_streams(most)
                             .serve_connection(io, service);
                         let mut served = std::pin::pin!(served);
                         tokio::select! {
@@ -242,6 +248,32 @@ fn an_agent_that_goes_away_ends_its_stream_and_no_other() {
     assert!(rest[..read].starts_with(b"data: 1\n\n"));
     assert!(kept.read(&mut rest).is_err(), "it has ended");
     assert!(upstream.seen().iter().all(|seen| seen.connection == 0));
+}
+
+#[test]
+fn a_full_connection_is_left_alone_and_another_one_opened() {
+    let upstream = Upstream::taking(&["h2"], Some(1));
+    let sidecar = Sidecar::start(&upstream.config());
+    let connections = || upstream.seen().iter().map(|seen| seen.connection).collect::<Vec<_>>();
+    let open = || {
+        let mut stream = sidecar.connect();
+        stream.write_all(b"GET /api/endless HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        read_head(&mut stream).unwrap();
+        stream
+    };
+    // One after another they share it.
+    assert_eq!(sidecar.get("/api/x").body, b"hello");
+    let on_first = open();
+    assert_eq!(connections(), [0, 0]);
+    // It has no place for a second one at the same time, and neither has the next for a third.
+    let _on_second = open();
+    assert_eq!(sidecar.get("/api/x").body, b"hello");
+    assert_eq!(connections(), [0, 0, 1, 2]);
+    // A place that is free again is taken.
+    drop(on_first);
+    upstream.dropped.recv_timeout(PATIENCE).unwrap();
+    let _third = open();
+    assert_eq!(connections(), [0, 0, 1, 2, 0]);
 }
 
 #[test]

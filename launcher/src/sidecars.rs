@@ -56,8 +56,36 @@ pub fn prepare(wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<(), Failur
     binaries(wanted, progress).map(|_| ())
 }
 
+/// How a checkout's binaries are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Quickly, for bottles that a checkout launches.
+    Release,
+    /// As a release ships them: optimised as a whole, which takes longer and makes them faster.
+    Dist,
+}
+
+impl Profile {
+    /// Cargo's name for it, and for the folder.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dist => "dist",
+        }
+    }
+}
+
 /// Finds binaries, building those of a checkout that are missing or older than their sources. Gives name -> path.
 pub fn binaries(wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    binaries_of(Profile::Release, wanted, progress)
+}
+
+/// The same, built in another way where they have to be built.
+pub fn binaries_of(
+    profile: Profile,
+    wanted: &[Sidecar],
+    progress: &dyn Fn(&str),
+) -> Result<BTreeMap<String, PathBuf>, Failure> {
     if let Some(found) = installed(wanted) {
         return Ok(found);
     }
@@ -69,14 +97,14 @@ pub fn binaries(wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<BTreeMap<
             "install the whole release: they belong into the folder `bottle` beside the launcher".to_owned(),
         ));
     }
-    let found = built(checkout, wanted);
+    let found = built(checkout, profile, wanted);
     let old = |sidecar: &Sidecar| {
         let newest = newest_source(checkout, sidecar.package);
         let made = found.get(sidecar.name).and_then(|path| modified(path));
         made.is_none_or(|made| newest.is_some_and(|source| source > made))
     };
     if wanted.iter().any(old) {
-        build(checkout, wanted, progress)?;
+        build(checkout, profile, wanted, progress)?;
         // Cargo leaves a binary alone that comes out the same; from now on it counts as new.
         for path in found.values() {
             if let Ok(file) = std::fs::File::options().append(true).open(path) {
@@ -127,17 +155,17 @@ fn target_dir(checkout: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from)
 }
 
-fn built(checkout: &Path, wanted: &[Sidecar]) -> BTreeMap<String, PathBuf> {
-    let dir = target_dir(checkout).join(target()).join("release");
+fn built(checkout: &Path, profile: Profile, wanted: &[Sidecar]) -> BTreeMap<String, PathBuf> {
+    let dir = target_dir(checkout).join(target()).join(profile.name());
     wanted.iter().map(|w| (w.name.to_owned(), dir.join(w.name))).collect()
 }
 
 /// Builds static binaries. The flag is set for this target alone: set for all, it would reach procedural macros too.
-fn build(checkout: &Path, wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<(), Failure> {
+fn build(checkout: &Path, profile: Profile, wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<(), Failure> {
     progress("building the sidecars (the first time takes a minute or two)");
     let target = target();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(checkout).args(["build", "--release", "--locked", "--target", &target]);
+    command.current_dir(checkout).args(["build", "--profile", profile.name(), "--locked", "--target", &target]);
     command.args(["--config", &format!("target.{target}.rustflags=[\"-Ctarget-feature=+crt-static\"]")]);
     for sidecar in wanted {
         command.args(["-p", sidecar.package, "--bin", sidecar.name]);

@@ -1,5 +1,5 @@
 //! `bench cred-proxy`: cred-proxy deployed alone against nginx, on one upstream, in turns. No container is involved: the
-//! binary is the static one that is in the image.
+//! binary is the static one that a release has in its image.
 //!
 //! ```text
 //! cargo run --release -p bottle-tests --bin bench -- cred-proxy
@@ -11,6 +11,7 @@ mod sides;
 mod upstream;
 
 use crate::interrupt::Interrupt;
+use launcher::sidecars::Profile;
 use load::{Target, median};
 use report::Numbers;
 use sides::{CredProxy, Nginx};
@@ -122,10 +123,10 @@ pub fn bench(
     tell(&numbers.json())
 }
 
-/// The static binary of the image, built where it is old.
+/// The static binary of a release's image, built where it is old.
 fn program() -> Result<PathBuf, String> {
     let wanted = launcher::sidecars::SIDECARS.into_iter().filter(|sidecar| sidecar.name == "cred-proxy");
-    let found = launcher::sidecars::binaries(&wanted.collect::<Vec<_>>(), &|_| {});
+    let found = launcher::sidecars::binaries_of(Profile::Dist, &wanted.collect::<Vec<_>>(), &|_| {});
     let found = found.map_err(|failure| format!("{}: {}", failure.message, failure.hint.unwrap_or_default()))?;
     found.get("cred-proxy").cloned().ok_or_else(|| "there is no cred-proxy".to_owned())
 }

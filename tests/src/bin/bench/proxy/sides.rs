@@ -3,6 +3,7 @@
 
 use super::load::Target;
 use crate::interrupt::apart;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -14,13 +15,19 @@ pub const KEY: &str = "bench-key-0aZ9-4fJk2LmQ8sVx1WyB7cDe5RtG6hNpU3iOa";
 /// How long a side may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 
-/// A process that is ended when this goes.
+/// A process in a group of its own, of which nothing is left when this goes.
 struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> std::io::Result<Self> {
+        apart(command).spawn().map(Self)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
+        // All of the group: nginx's workers outlive a master that is killed. They may have ended already.
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.wait();
     }
 }
@@ -52,10 +59,9 @@ impl CredProxy {
         let log = File::create(folder.join("cred-proxy.log")).map_err(|e| format!("no log: {e}"))?;
         let mut command = Command::new(program);
         command.arg("--config").arg(&config);
-        apart(command.stdin(Stdio::null()).stdout(log).stderr(Stdio::inherit()));
+        command.stdin(Stdio::null()).stdout(log).stderr(Stdio::inherit());
         let began = Instant::now();
-        let child = command.spawn().map_err(|e| format!("{} cannot be run: {e}", program.display()))?;
-        let running = Running(child);
+        let running = Running::start(&mut command).map_err(|e| format!("{} cannot be run: {e}", program.display()))?;
         listens(address, "cred-proxy")?;
         let ready = began.elapsed();
         let target = |prefix| Target { address, prefix };
@@ -89,10 +95,9 @@ impl Nginx {
         std::fs::write(&config, configuration(address, upstream, folder)).map_err(|e| format!("no nginx.conf: {e}"))?;
         let mut command = Command::new("nginx");
         command.arg("-c").arg(&config).arg("-p").arg(folder).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = apart(&mut command).spawn().map_err(|e| {
+        let running = Running::start(&mut command).map_err(|e| {
             format!("the peer is nginx, and it cannot be run ({e}): install nginx (`apt-get install nginx-light`)")
         })?;
-        let running = Running(child);
         listens(address, "nginx")?;
         let target = |prefix| Target { address, prefix };
         Ok(Self { _running: running, buffered: target("/masked"), streaming: target("/streaming") })
@@ -138,4 +143,24 @@ fn listens(address: SocketAddr, what: &str) -> Result<(), String> {
         std::thread::sleep(Duration::from_micros(200));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader, Read as _};
+
+    #[test]
+    fn a_process_goes_with_those_that_it_has_started() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "(sleep 5; echo left) & echo started; wait"]).stdout(Stdio::piped());
+        let mut running = Running::start(&mut command).unwrap();
+        let mut output = BufReader::new(running.0.stdout.take().unwrap());
+        let (mut line, mut rest) = (String::new(), String::new());
+        output.read_line(&mut line).unwrap();
+        drop(running);
+        // The end of the output is the end of all who could write to it.
+        output.read_to_string(&mut rest).unwrap();
+        assert_eq!((line.as_str(), rest.as_str()), ("started\n", ""));
+    }
 }
