@@ -2,9 +2,14 @@
 //! in TOML, with a table `secrets` that says where each one is: in a file, or in an environment variable.
 
 use crate::Secret;
+use crate::audit::chain;
 use crate::config::Config;
+use crate::table::Table;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// The largest file that is read.
@@ -20,11 +25,19 @@ enum Place {
     Env(String),
 }
 
-#[derive(Debug, Deserialize)]
+/// The file, read.
+#[derive(Debug)]
 struct File {
+    secrets: BTreeMap<String, Place>,
+    upstream_roots_file: Option<PathBuf>,
+    config: Config,
+}
+
+#[derive(Debug, Deserialize)]
+struct Raw {
     #[serde(default)]
     secrets: BTreeMap<String, Place>,
-    /// The path of a file with further roots, in place of the PEM itself.
+    /// The path of a file with further roots beside the public ones, in place of the PEM itself.
     #[serde(default)]
     upstream_roots_file: Option<PathBuf>,
     #[serde(flatten)]
@@ -45,24 +58,54 @@ pub enum AloneError {
     Env(String),
 }
 
-/// Reads the configuration and its secrets.
+/// Reads the configuration and its secrets. Paths that do not begin at the root begin at the file's own folder.
 pub fn read(path: &Path) -> Result<(Config, BTreeMap<String, Secret>), AloneError> {
-    let text = read_text(path)?;
-    let parse = |error| AloneError::Parse(path.to_owned(), Box::new(error));
-    let File { secrets, upstream_roots_file, config } = toml::from_str(&text).map_err(parse)?;
-    let mut config: Config = Config::deserialize(config).map_err(parse)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let File { secrets, upstream_roots_file, mut config } = parse(path)?;
     if let Some(roots) = upstream_roots_file {
-        config.upstream_roots.push_str(&read_text(&roots)?);
+        config.upstream_roots.push_str(&read_text(&folder.join(roots))?);
     }
-    let secrets = secrets.into_iter().map(|(name, place)| Ok((name, place.read()?))).collect::<Result<_, _>>()?;
+    if config.remotes.iter().any(|remote| remote.upstream.starts_with("https:") && !remote.inspected) {
+        config.upstream_roots.push('\n');
+        config.upstream_roots.push_str(&public_roots());
+    }
+    let secrets = secrets.into_iter().map(|(name, place)| Ok((name, place.read(folder)?))).collect::<Result<_, _>>()?;
     Ok((config, secrets))
 }
 
+/// Reads the file and all that it names; the number of remotes, or what is wrong.
+pub fn check(path: &Path) -> Result<usize, String> {
+    let (config, secrets) = read(path).map_err(|error| chain(&error))?;
+    Table::parse(&config, &secrets).map_err(|error| chain(&error))?;
+    Ok(config.remotes.len())
+}
+
+/// Where the gate of this file listens.
+pub fn listen(path: &Path) -> Result<SocketAddr, String> {
+    parse(path).map(|file| file.config.listen).map_err(|error| chain(&error))
+}
+
+fn parse(path: &Path) -> Result<File, AloneError> {
+    let text = read_text(path)?;
+    let parse = |error| AloneError::Parse(path.to_owned(), Box::new(error));
+    let Raw { secrets, upstream_roots_file, config } = toml::from_str(&text).map_err(parse)?;
+    let config = Config::deserialize(config).map_err(parse)?;
+    Ok(File { secrets, upstream_roots_file, config })
+}
+
+/// PEM of the roots that browsers trust, as they were when this was built.
+fn public_roots() -> String {
+    let pem = |certificate: &rustls::pki_types::CertificateDer<'_>| {
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(certificate))
+    };
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(pem).collect()
+}
+
 impl Place {
-    fn read(&self) -> Result<Secret, AloneError> {
+    fn read(&self, folder: &Path) -> Result<Secret, AloneError> {
         match self {
             Self::File(path) => {
-                let mut text = read_text(path)?;
+                let mut text = read_text(&folder.join(path))?;
                 if !text.contains("PRIVATE KEY") {
                     text.truncate(text.trim_end_matches(['\n', '\r']).len());
                 }
@@ -91,12 +134,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("token"), "user:s3cret\n").unwrap();
-        std::fs::write(path("roots.pem"), "PEM").unwrap();
+        let own = rcgen::generate_simple_self_signed(["git.example".to_owned()]).unwrap().cert.pem();
+        std::fs::write(path("roots.pem"), &own).unwrap();
         let text = format!(
             r#"
             listen = "127.0.0.1:9418"
             spool = "/var/spool"
-            upstream_roots_file = "{roots}"
+            upstream_roots_file = "roots.pem"
             [[remotes]]
             name = "app"
             upstream = "https://git.example/app.git"
@@ -107,14 +151,14 @@ mod tests {
             [secrets]
             token = {{ file = "{token}" }}
             "#,
-            roots = path("roots.pem").display(),
             token = path("token").display(),
         );
         std::fs::write(path("gate.toml"), &text).unwrap();
         let (config, secrets) = read(&path("gate.toml")).unwrap();
         assert_eq!((config.remotes[0].name.as_str(), config.limits.pushes), ("app", 2));
-        assert_eq!(config.upstream_roots, "PEM");
+        assert!(config.upstream_roots.starts_with(&own) && config.upstream_roots.len() > 100_000, "and the public ones");
         assert_eq!(secrets["token"].expose(), "user:s3cret");
+        assert_eq!((check(&path("gate.toml")), listen(&path("gate.toml")).unwrap().port()), (Ok(1), 9418));
         for (broken, wanted) in [
             (text.replace("listen =", "lisssten ="), "is no configuration"),
             (text.replace("pushes", "pushess"), "is no configuration"),
@@ -125,6 +169,10 @@ mod tests {
             std::fs::write(path("gate.toml"), broken).unwrap();
             let error = read(&path("gate.toml")).map(drop).unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");
+            assert_eq!(check(&path("gate.toml")).map_err(|error| error.contains(wanted)), Err(true));
         }
+        // Each part can be read, and the whole is none.
+        std::fs::write(path("gate.toml"), text.replace("ci/*", "ci/[")).unwrap();
+        assert!(check(&path("gate.toml")).unwrap_err().contains("refs/heads/ci/["));
     }
 }

@@ -156,13 +156,25 @@ pub async fn serve(
         Ok(permitted) => permitted,
         Err(denied) => return push.deny(&asked, &denied).await,
     };
-    if !means.exceptions.spend(means.remote, &used) {
-        return push.reject(&asked, "an exception was used up by another push or taken back; push again").await;
-    }
     if Instant::now() >= deadline {
         return push.reject(&asked, &format!("the push took longer than push_seconds ({})", limits.push_seconds)).await;
     }
-    push.forward(asked, permitted, clean, pack, session, means).await
+    let Some(spent) = means.exceptions.spend(means.remote, &used) else {
+        return push.reject(&asked, "an exception was used up by another push or taken back; push again").await;
+    };
+    if push.forward(asked, permitted, clean, pack, session, means).await? == Taken::No {
+        means.exceptions.give_back(spent);
+    }
+    Ok(())
+}
+
+/// Has the upstream anything of the push now?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// It said so of a ref at least, or nobody knows.
+    Perhaps,
+    /// It said that it did not, or was sent nothing.
+    No,
 }
 
 /// Steps 2 to 4: the client gets the advertisement and says what it wants; `None` when it wants nothing.
@@ -402,7 +414,7 @@ impl Push<'_> {
         pack: Option<Verified>,
         session: &mut Box<dyn Session>,
         means: Means<'_>,
-    ) -> Result<(), Stop> {
+    ) -> Result<Taken, Stop> {
         let names: Vec<String> =
             asked.commands().updates().iter().map(|update| update.name.as_str().to_owned()).collect();
         let Some(cleared) = asked.clear(permitted, &clean, pack) else {
@@ -418,10 +430,13 @@ impl Push<'_> {
                 for (name, why) in &report.refs {
                     self.entry.answered(name, why.as_deref().unwrap_or("ok").to_owned());
                 }
+                let is_taken = report.unpack == "ok" && report.refs.iter().any(|(_, why)| why.is_none());
+                Ok(if is_taken { Taken::Perhaps } else { Taken::No })
             }
             Forwarded::Unknown(why) => {
                 self.entry.ended(Outcome::Unknown);
                 self.entry.because(&why);
+                Ok(Taken::Perhaps)
             }
             Forwarded::Not(stop) => {
                 self.entry.ended(Outcome::Failed);
@@ -431,8 +446,8 @@ impl Push<'_> {
                 let reason = "upstream unreachable";
                 let refs = names.into_iter().map(|name| (name, reason.to_owned())).collect();
                 self.report(&text, "git-gate: not forwarded", refs, seconds(self.limits.drain_seconds)).await;
+                Ok(Taken::No)
             }
         }
-        Ok(())
     }
 }
