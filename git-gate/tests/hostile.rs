@@ -347,7 +347,7 @@ fn a_full_spool_and_full_places() {
 fn an_agent_that_does_not_read() {
     let scene = Scene::new(Limits { idle_seconds: 1, drain_seconds: 1, ..Limits::default() });
     // More than the buffers of a connection hold, and nothing that a pack makes smaller.
-    let script = "cd w && git checkout -q -b large && head -c 30000000 /dev/urandom > large && git add large && git commit -qm large && git push -q ../up.git HEAD:refs/heads/large && git checkout -q -";
+    let script = "cd w && git checkout -q -b large HEAD~1 && head -c 30000000 /dev/urandom > large && git add large && git commit -qm large && git push -q ../up.git HEAD:refs/heads/large && git checkout -q -";
     sh_ok(script, scene.folder.path(), &scene.env);
     let large = scene.oid("large");
     let mut stream = scene.gate.connect();

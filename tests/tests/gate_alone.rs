@@ -86,7 +86,7 @@ impl Ground {
 
     /// The configuration of the README, with its remote leading here; then what a test changes in it.
     fn write(&self, change: impl FnOnce(String) -> String) {
-        let url = self.sshd.url(&self.path("up.git")).replace("0.0.0.0", UPSTREAM);
+        let url = self.sshd.url_by(UPSTREAM, &self.path("up.git"));
         let config = block("toml").replace("ssh://git@git.example.org/team/app.git", &url);
         let line = config.lines().find(|line| line.starts_with("host_key")).unwrap().to_owned();
         let config = config.replace(&line, &format!("host_key = \"{}\"", self.sshd.host_key()));

@@ -3,7 +3,7 @@
 
 use super::output::wait_until;
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -23,6 +23,23 @@ impl Sshd {
     /// nobody else can write to, since sshd is told not to look.
     #[track_caller]
     pub fn start(folder: &Path, address: IpAddr) -> Self {
+        // Another may take the port before sshd does; then it does not start, and says so.
+        let free = TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr());
+        Self::listen(folder, free.expect("a port is free"), Command::new(PROGRAM))
+    }
+
+    /// Starts one where a running container is: on its network, at its address, with this machine's files. It wants root,
+    /// as the engine does, and ends with this and not with the container.
+    #[track_caller]
+    pub fn beside(folder: &Path, container: &str, address: SocketAddr) -> Self {
+        let process = run("docker", &["inspect", "--format", "{{.State.Pid}}", container]);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", process.trim())).arg(PROGRAM);
+        Self::listen(folder, address, command)
+    }
+
+    #[track_caller]
+    fn listen(folder: &Path, address: SocketAddr, mut command: Command) -> Self {
         assert!(
             Path::new(PROGRAM).exists(),
             "a real sshd is needed: install openssh-server (`apt-get install openssh-server`); its service need not run"
@@ -32,13 +49,10 @@ impl Sshd {
         if user == "root" {
             std::fs::create_dir_all("/run/sshd").expect("a root's sshd has the folder that it wants");
         }
-        for (kind, name) in [("ed25519", "host"), ("ed25519", "id")] {
-            let key = folder.join(name);
-            run("ssh-keygen", &["-q", "-t", kind, "-N", "", "-C", "bottle", "-f", &key.display().to_string()]);
+        for name in ["host", "id"] {
+            let key = folder.join(name).display().to_string();
+            run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "bottle", "-f", &key]);
         }
-        // Another may take the port before sshd does; then it does not start, and says so.
-        let free = TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr());
-        let address = free.expect("a port is free");
         let here = folder.display();
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
         let config = format!(
@@ -55,14 +69,14 @@ impl Sshd {
             .and_then(|()| std::fs::write(folder.join("gitconfig"), git))
             .expect("the configuration can be written");
         let log = File::create(folder.join("log")).expect("the log can be made");
-        let mut command = Command::new(PROGRAM);
         command.args(["-D", "-e", "-f"]).arg(folder.join("config"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("sshd can be run");
         let mut sshd = Self { child, address, folder: folder.to_owned(), user };
+        // Looked for in what it says: this process may not be on its network.
         wait_until("sshd listens", || {
             let ended = sshd.child.try_wait().expect("sshd can be waited for");
             assert!(ended.is_none(), "sshd ended: {}", sshd.log());
-            TcpStream::connect(sshd.address).ok()
+            sshd.log().contains("Server listening on").then_some(())
         });
         sshd
     }
@@ -86,7 +100,12 @@ impl Sshd {
 
     /// The address of a repository on this machine: `ssh://user@address:port/path`.
     pub fn url(&self, repository: &Path) -> String {
-        format!("ssh://{}@{}{}", self.user, self.address, repository.display())
+        self.url_by(&self.address.ip().to_string(), repository)
+    }
+
+    /// The same by another name of the host.
+    pub fn url_by(&self, host: &str, repository: &Path) -> String {
+        format!("ssh://{}@{host}:{}{}", self.user, self.address.port(), repository.display())
     }
 
     /// `GIT_SSH_COMMAND` for a git on this machine that goes there directly.
