@@ -156,7 +156,10 @@ mod tests {
         std::fs::write(path("gate.toml"), &text).unwrap();
         let (config, secrets) = read(&path("gate.toml")).unwrap();
         assert_eq!((config.remotes[0].name.as_str(), config.limits.pushes), ("app", 2));
-        assert!(config.upstream_roots.starts_with(&own) && config.upstream_roots.len() > 100_000, "and the public ones");
+        assert!(
+            config.upstream_roots.starts_with(&own) && config.upstream_roots.len() > 100_000,
+            "and the public ones"
+        );
         assert_eq!(secrets["token"].expose(), "user:s3cret");
         assert_eq!((check(&path("gate.toml")), listen(&path("gate.toml")).unwrap().port()), (Ok(1), 9418));
         for (broken, wanted) in [

@@ -60,7 +60,7 @@ pub mod turns;
 #[cfg(feature = "server")]
 pub mod upstream;
 
-pub use config::{NAME, PORT};
 #[cfg(feature = "server")]
 pub use cli::main;
+pub use config::{NAME, PORT};
 pub use secret::Secret;

@@ -363,7 +363,11 @@ fn an_agent_that_does_not_read() {
     let _ = stream.read_to_end(&mut answer);
     assert!(answer.len() < 30_000_000, "{}", answer.len());
     // The neighbour that reads gets all of it.
-    sh_ok("git clone -q -b large $URL read && cmp w/.git/refs/heads/large read/.git/refs/heads/large", scene.folder.path(), &scene.env);
+    sh_ok(
+        "git clone -q -b large $URL read && cmp w/.git/refs/heads/large read/.git/refs/heads/large",
+        scene.folder.path(),
+        &scene.env,
+    );
     scene.is_well("does not read");
 }
 
@@ -386,7 +390,11 @@ fn a_disk_that_is_full() {
         // The room is there again, and the neighbour that fits passes.
         let ran = push(700_000, "small");
         assert_eq!(ran.status, Some(0), "{}", ran.err);
-        sh_ok("git -C w branch -D small; git -C up.git update-ref -d refs/heads/small", scene.folder.path(), &scene.env);
+        sh_ok(
+            "git -C w branch -D small; git -C up.git update-ref -d refs/heads/small",
+            scene.folder.path(),
+            &scene.env,
+        );
         scene.gate.forget();
     }
 }

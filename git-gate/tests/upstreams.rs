@@ -422,7 +422,10 @@ fn the_life_of_the_sidecar() {
         gate.forget();
     }
     // One that is held takes the only place that there is now.
-    gate.configure(&Config { limits: Limits { connections: 1, turn_seconds: 1, ..Limits::default() }, ..good.clone() }, &secrets);
+    gate.configure(
+        &Config { limits: Limits { connections: 1, turn_seconds: 1, ..Limits::default() }, ..good.clone() },
+        &secrets,
+    );
     assert_eq!(gate.answer(), git_gate::config::Event::Configured);
     let mut held = gate.connect();
     held.write_all(&git_gate::pktline::packet(b"git-receive-pack /app.git\0host=x\0")).unwrap();

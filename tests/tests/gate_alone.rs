@@ -41,7 +41,8 @@ impl Drop for Container {
 
 /// Makes the image that a launch makes.
 fn image(site: &Site) -> String {
-    let wanted: Vec<_> = launcher::sidecars::SIDECARS.into_iter().filter(|sidecar| sidecar.name == "git-gate").collect();
+    let wanted: Vec<_> =
+        launcher::sidecars::SIDECARS.into_iter().filter(|sidecar| sidecar.name == "git-gate").collect();
     let binaries = launcher::sidecars::binaries(&wanted, &|_| {}).unwrap_or_else(|f| panic!("{f:?}"));
     let tag = launcher::images::references().git_gate;
     let program = std::fs::read(&binaries["git-gate"]).unwrap();
@@ -62,8 +63,12 @@ impl Ground {
         // Where a container reaches this machine.
         let sshd = Sshd::start(&folder.path().join("sshd"), IpAddr::from(Ipv4Addr::UNSPECIFIED));
         let ground = Self { folder, sshd };
-        ground.git("init -q --bare up.git; git -C up.git symbolic-ref HEAD refs/heads/main; git init -q w; cd w; \
-                    echo a > a; git add a; git commit -qm a; git push -q ../up.git HEAD:refs/heads/main").ok();
+        ground
+            .git(
+                "init -q --bare up.git; git -C up.git symbolic-ref HEAD refs/heads/main; git init -q w; cd w; \
+                    echo a > a; git add a; git commit -qm a; git push -q ../up.git HEAD:refs/heads/main",
+            )
+            .ok();
         let key = std::fs::read_to_string(ground.sshd.client_key()).unwrap();
         ground.secret(&key);
         ground.write(|config| config);
@@ -141,15 +146,18 @@ fn the_readmes_command_serves_a_job_that_has_no_key() {
     let address = "git@git.example.org:team/app.git";
     ground.git(&format!("config --file .gitconfig url.{url}.insteadOf {address}")).ok();
     ground.git(&format!("clone -q {address} c; cat c/a")).ok();
-    let push = "-C c checkout -q -b x; echo b > c/b; git -C c add b; git -C c commit -qm b; git -C c push -q origin x:ci/x";
+    let push =
+        "-C c checkout -q -b x; echo b > c/b; git -C c add b; git -C c commit -qm b; git -C c push -q origin x:ci/x";
     ground.git(push).ok();
     assert_eq!(ground.git("-C up.git cat-file -e refs/heads/ci/x").status, 0);
     let main = ground.git("-C c push origin x:main");
     assert!(main.status != 0 && main.stderr.contains("ref not allowed by git-gate"), "{main:#?}");
 
     let secret = format!("{}{}", "AKIA", "Z7QW3RTY5PLM2XCV");
-    let leak = format!("-C c checkout -q -b y; echo 'key = \"{secret}\"' > c/key; git -C c add key; git -C c commit -qm y; \
-                        git -C c push origin y:ci/y");
+    let leak = format!(
+        "-C c checkout -q -b y; echo 'key = \"{secret}\"' > c/key; git -C c add key; git -C c commit -qm y; \
+                        git -C c push origin y:ci/y"
+    );
     let refused = ground.git(&leak);
     assert!(refused.status != 0 && refused.stderr.contains("PUSH REJECTED"), "{refused:#?}");
     for object in ground.git("-C c rev-list --objects y --not x").ok().stdout.lines() {
@@ -166,7 +174,9 @@ fn the_readmes_command_serves_a_job_that_has_no_key() {
     // A file that is wrong changes nothing; another one is taken without a start.
     ground.write(|config| config.replace("refs/heads/ci/*", "refs/heads/ci/["));
     docker(&["kill", "--signal", "HUP", &name]).ok();
-    wait_until("it refuses the file", || docker(&["logs", &name]).stdout.contains("\"refused\",\"reason\"").then_some(()));
+    wait_until("it refuses the file", || {
+        docker(&["logs", &name]).stdout.contains("\"refused\",\"reason\"").then_some(())
+    });
     ground.git("-C c push -q origin x:ci/z").ok();
     ground.write(|config| config.replace("refs/heads/ci/*", "refs/heads/*"));
     docker(&["kill", "--signal", "HUP", &name]).ok();
@@ -189,7 +199,11 @@ fn a_file_that_is_wrong_is_refused_with_its_reason() {
         ("unknown-key", |c| c.replace("[[remotes]]", "[[roads]]"), "roads"),
         ("no-secret", |c| c.replace("/run/secrets/deploy-key", "/run/secrets/absent"), "/run/secrets/absent"),
         ("unnamed", |c| c.replace("secret = \"deploy-key\"", "secret = \"other\""), "no secret `other`"),
-        ("no-pin", |c| c.lines().filter(|l| !l.starts_with("host_key")).collect::<Vec<_>>().join("\n"), "known_host_key"),
+        (
+            "no-pin",
+            |c| c.lines().filter(|l| !l.starts_with("host_key")).collect::<Vec<_>>().join("\n"),
+            "known_host_key",
+        ),
         ("glob", |c| c.replace("refs/heads/ci/*", "ci"), "`ci`"),
     ];
     for (what, change, reason) in changes {
@@ -229,7 +243,8 @@ fn the_compose_file_says_what_the_command_says() {
     assert!(gate["security_opt"][0].as_str().unwrap().starts_with(behind("--security-opt")));
     assert_eq!(gate["pids_limit"].to_string(), behind("--pids-limit"));
     assert!(gate["mem_limit"].as_str().unwrap().contains(behind("--memory")));
-    let volumes: Vec<&str> = gate["volumes"].as_array().unwrap().iter().map(|volume| volume.as_str().unwrap()).collect();
+    let volumes: Vec<&str> =
+        gate["volumes"].as_array().unwrap().iter().map(|volume| volume.as_str().unwrap()).collect();
     for volume in volumes {
         assert!(command.contains(&volume.replace("./", "$PWD/")), "{volume}");
     }

@@ -68,7 +68,15 @@ impl Gate {
         let script = format!("mount -t tmpfs -o size={bytes} tmpfs '{}' && exec \"$0\"", config.spool.display());
         let mut command = Command::new("unshare");
         // Whoever is not root is the root of a namespace of users.
-        command.args(["--user", "--map-root-user", "--mount", "/bin/sh", "-c", &script, env!("CARGO_BIN_EXE_git-gate")]);
+        command.args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "/bin/sh",
+            "-c",
+            &script,
+            env!("CARGO_BIN_EXE_git-gate"),
+        ]);
         let mut gate = Self::spawn_by(command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), config.listen);
         gate.configure(config, secrets);
         assert_eq!(gate.next(), Event::Ready);

@@ -68,7 +68,8 @@ impl<'a> Scene<'a> {
         let seed = on_host(&format!("git -C seed {list}"), self.folder.path()).ok().stdout;
         let made: Vec<String> = own.lines().filter(|id| !seed.contains(*id)).map(str::to_owned).collect();
         let there = |id: &&String| {
-            let looked = Command::new("git").arg("--git-dir").arg(self.repository()).args(["cat-file", "-e", id]).output();
+            let looked =
+                Command::new("git").arg("--git-dir").arg(self.repository()).args(["cat-file", "-e", id]).output();
             looked.unwrap().status.success()
         };
         let arrived = made.iter().filter(there).cloned().collect();
@@ -139,7 +140,10 @@ fn a_secret_in_any_place_of_a_push_stays_and_a_clean_push_passes() {
     for (place, make) in PLACES {
         let push = scene.in_clone(&format!("T={token}\n{make}\ngit push origin HEAD:x"));
         assert_eq!(push.status, 1, "{place}: {push:#?}");
-        assert!(push.stderr.contains("PUSH REJECTED") && push.stderr.contains("(secret found by git-gate)"), "{place}: {push:#?}");
+        assert!(
+            push.stderr.contains("PUSH REJECTED") && push.stderr.contains("(secret found by git-gate)"),
+            "{place}: {push:#?}"
+        );
         let (made, arrived) = scene.made_and_arrived();
         // A branch by that name is all of the push.
         assert!(!made.is_empty() || *place == "a branch's name", "{place}: nothing was made");

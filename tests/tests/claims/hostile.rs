@@ -44,7 +44,8 @@ fn the_hostile_agent_gets_nowhere() {
     let on_route =
         |e: &Evidence| matches!(e, Evidence::Request { host, .. } if host == "api.world.example" || host == FORGE);
     assert!(!with.is_empty() && with.iter().all(on_route), "{with:#?}");
-    let pushed = |e: Evidence| if let Evidence::Pushed { name, contents, .. } = e { Some((name, contents)) } else { None };
+    let pushed =
+        |e: Evidence| if let Evidence::Pushed { name, contents, .. } = e { Some((name, contents)) } else { None };
     let pushed: Vec<_> = world.seen("api").into_iter().filter_map(pushed).collect();
     let clean = vec!["nothing to hide here\n".to_owned()];
     assert_eq!(pushed, [("refs/heads/agent/clean".to_owned(), clean)], "the clean commit, and nothing else");

@@ -88,7 +88,8 @@ pub fn main(args: &[std::ffi::OsString]) -> Result<(), String> {
     };
     let interrupt = Interrupt::watch()?;
     let wants = |what| args.what.is_empty() || args.what.contains(&what);
-    let kingfisher = if wants(What::Push) && !args.without_peers { Some(kingfisher(args.peers.as_deref())?) } else { None };
+    let kingfisher =
+        if wants(What::Push) && !args.without_peers { Some(kingfisher(args.peers.as_deref())?) } else { None };
     let program = args.binary.clone().map_or_else(program, Ok)?;
     let temporary = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
     let ground = Ground::make(args.ground.as_deref().unwrap_or(temporary.path()), &interrupt)?;
@@ -164,10 +165,8 @@ impl Bench {
         };
         let mut direct = || clone(self.sshd.url(&ground.source()));
         let mut gated = || clone(gate.url());
-        let sides: &mut [(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)] = &mut [
-            ("direct", &mut direct, &mut numbers.clone_direct),
-            ("gate", &mut gated, &mut numbers.clone_gate),
-        ];
+        let sides: &mut [(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)] =
+            &mut [("direct", &mut direct, &mut numbers.clone_direct), ("gate", &mut gated, &mut numbers.clone_gate)];
         self.rounds(self.rounds, "clone", sides)
     }
 
@@ -196,10 +195,8 @@ impl Bench {
             }
             None => Ok(f64::NAN),
         };
-        let mut sides: Vec<(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)> = vec![
-            ("direct", &mut direct, &mut numbers.push_direct),
-            ("gate", &mut gated, &mut numbers.push_gate),
-        ];
+        let mut sides: Vec<(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)> =
+            vec![("direct", &mut direct, &mut numbers.push_direct), ("gate", &mut gated, &mut numbers.push_gate)];
         if mirror.is_some() {
             sides.push(("mirror", &mut mirrored, &mut numbers.push_mirror));
         }
@@ -220,10 +217,8 @@ impl Bench {
         };
         let mut direct = || push(&self.sshd.url(&target));
         let mut gated = || push(&gate.url());
-        let sides: &mut [(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)] = &mut [
-            ("direct", &mut direct, &mut numbers.commit_direct),
-            ("gate", &mut gated, &mut numbers.commit_gate),
-        ];
+        let sides: &mut [(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)] =
+            &mut [("direct", &mut direct, &mut numbers.commit_direct), ("gate", &mut gated, &mut numbers.commit_gate)];
         self.rounds(self.rounds * SMALL_TIMES, "commit", sides)
     }
 

@@ -104,7 +104,9 @@ fn understand(mut answer: &[u8], name: &str) -> Said {
         answer = rest;
         match data.and_then(|data| data.split_first()) {
             Some((1, part)) => report.extend_from_slice(part),
-            Some((b'E', _)) => return Said::Refused(String::from_utf8_lossy(data.unwrap_or_default()).trim().to_owned()),
+            Some((b'E', _)) => {
+                return Said::Refused(String::from_utf8_lossy(data.unwrap_or_default()).trim().to_owned());
+            }
             Some(_) | None => {}
         }
     }
@@ -136,10 +138,7 @@ mod tests {
         };
         let no = "ng refs/heads/a secret found by git-gate\n";
         assert_eq!(understand(&report("ok refs/heads/a\n"), "refs/heads/a"), Said::Taken);
-        assert_eq!(
-            understand(&report(no), "refs/heads/a"),
-            Said::Refused("secret found by git-gate".to_owned())
-        );
+        assert_eq!(understand(&report(no), "refs/heads/a"), Said::Refused("secret found by git-gate".to_owned()));
         for other in [report("ok refs/heads/ab\n"), report(""), Vec::new(), b"garbage".to_vec()] {
             assert!(matches!(understand(&other, "refs/heads/a"), Said::Nothing(_)));
         }

@@ -43,9 +43,8 @@ impl Forge {
         if path == service("info/refs") {
             return match request.uri().query() {
                 Some("service=git-upload-pack") => repository.advertise("upload-pack", "ofs-delta agent=world"),
-                Some("service=git-receive-pack") => {
-                    repository.advertise("receive-pack", "report-status delete-refs side-band-64k ofs-delta agent=world")
-                }
+                Some("service=git-receive-pack") => repository
+                    .advertise("receive-pack", "report-status delete-refs side-band-64k ofs-delta agent=world"),
                 _ => reply::text(StatusCode::FORBIDDEN, "no such service\n"),
             };
         }
@@ -98,7 +97,11 @@ impl Repository {
         for (name, id) in updates {
             tell(&name, &new);
             report.extend(packet(format!("ok {name}\n").as_bytes()));
-            if id == NOTHING { self.refs.remove(&name) } else { self.refs.insert(name, id) };
+            if id == NOTHING {
+                self.refs.remove(&name)
+            } else {
+                self.refs.insert(name, id)
+            };
         }
         self.objects.extend(new);
         report.extend_from_slice(FLUSH);

@@ -29,7 +29,8 @@ impl Ground {
         // A clean-up that git begins by itself would run into the next measure.
         let config = "[user]\n\tname = Bench\n\temail = bench@example.com\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n\
                       [receive]\n\tautogc = false\n[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n";
-        std::fs::write(ground.folder.join("home/.gitconfig"), config).map_err(|e| format!("no git configuration: {e}"))?;
+        std::fs::write(ground.folder.join("home/.gitconfig"), config)
+            .map_err(|e| format!("no git configuration: {e}"))?;
         if !ground.source().join("made").exists() {
             tell("making the synthetic repository")?;
             ground.make_source()?;
@@ -148,7 +149,10 @@ impl Ground {
         let mut child = import.stdin(Stdio::piped()).spawn().map_err(|e| format!("git cannot be run: {e}"))?;
         let mut input = child.stdin.take().ok_or("git has no input")?;
         let mut feed = || {
-            write!(input, "commit refs/heads/main\ncommitter Bench <bench@example.com> 1700000000 +0000\ndata 5\nnoise\n")?;
+            write!(
+                input,
+                "commit refs/heads/main\ncommitter Bench <bench@example.com> 1700000000 +0000\ndata 5\nnoise\n"
+            )?;
             let mut state = 0x5eed_u64;
             for file in 0..LARGE_FILES {
                 let mut noise = Vec::with_capacity(LARGE_FILE_BYTES + 8);

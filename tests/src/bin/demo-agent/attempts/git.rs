@@ -18,7 +18,9 @@ pub const ATTEMPTS: &[Attempt] = &[
         tried: "clone the remote over git-gate, without a credential",
         expected: "works (control)",
         run: |known| match clone(known) {
-            Ok(repository) => Decision::held(format!("{} objects, main at {:.12}", repository.objects, repository.main)),
+            Ok(repository) => {
+                Decision::held(format!("{} objects, main at {:.12}", repository.objects, repository.main))
+            }
             Err(why) => Decision::broken(why),
         },
     },
