@@ -160,7 +160,7 @@ impl Bench {
             let began = Instant::now();
             ground.git(&["clone", "--quiet", "--bare", &url, &out.display().to_string()])?;
             let took = began.elapsed().as_secs_f64();
-            ground.same(&out)?;
+            ground.same(&ground.source(), "main", &out)?;
             Ok(took)
         };
         let mut direct = || clone(self.sshd.url(&ground.source()));
@@ -183,7 +183,7 @@ impl Bench {
             let began = Instant::now();
             ground.git_in(&ground.source(), &["push", "--quiet", url, "main:refs/heads/main"])?;
             let took = began.elapsed().as_secs_f64();
-            ground.same(&target)?;
+            ground.same(&ground.source(), "main", &target)?;
             Ok(took)
         };
         let mut direct = || push(&self.sshd.url(&target));
@@ -213,7 +213,9 @@ impl Bench {
             ground.one_more_commit(&work)?;
             let began = Instant::now();
             ground.git_in(&work, &["push", "--quiet", url, "HEAD:refs/heads/main"])?;
-            Ok(began.elapsed().as_secs_f64())
+            let took = began.elapsed().as_secs_f64();
+            ground.same(&work, "HEAD", &target)?;
+            Ok(took)
         };
         let mut direct = || push(&self.sshd.url(&target));
         let mut gated = || push(&gate.url());
@@ -233,6 +235,7 @@ impl Bench {
         let began = Instant::now();
         ground.git_in(&large, &["push", "--quiet", &gate.url(), "main:refs/heads/main"])?;
         let seconds = began.elapsed().as_secs_f64();
+        ground.same(&large, "main", &target)?;
         numbers.large_push = Some((gate.memory_mb("VmHWM")?, seconds));
         ground.remove(&target)
     }

@@ -127,11 +127,11 @@ impl Ground {
         self.git_in(work, &["commit", "--quiet", "-m", "notes"])
     }
 
-    /// Has this repository the newest commit of the synthetic one, and everything that belongs to it as far as git says?
-    pub fn same(&self, repository: &Path) -> Result<(), String> {
-        let (own, other) =
-            (self.output(&self.source(), &["rev-parse", "main"])?, self.output(repository, &["rev-parse", "main"])?);
-        if own == other { Ok(()) } else { Err(format!("{} is not what was sent", repository.display())) }
+    /// Is this repository's `main` the commit that was sent?
+    pub fn same(&self, from: &Path, name: &str, repository: &Path) -> Result<(), String> {
+        let (sent, there) =
+            (self.output(from, &["rev-parse", name])?, self.output(repository, &["rev-parse", "main"])?);
+        if sent == there { Ok(()) } else { Err(format!("{} has not got what was sent", repository.display())) }
     }
 
     /// A bare repository with 1 GiB of noise, which no git makes smaller.
