@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
+/// The branch that there is at first.
+const MAIN: &str = "refs/heads/main";
 /// What a ref without a commit is said to be at.
 const NOTHING: &str = "0000000000000000000000000000000000000000";
 
@@ -31,7 +33,7 @@ impl Forge {
         let blob = Object::blob("the small world's own file\n");
         let tree = Object::tree("README", &blob);
         let commit = Object::commit(&tree, None, "the first commit of the small world");
-        let refs = BTreeMap::from([("refs/heads/main".to_owned(), commit.id())]);
+        let refs = BTreeMap::from([(MAIN.to_owned(), commit.id())]);
         Self(Mutex::new(Repository { refs, objects: vec![commit, tree, blob] }))
     }
 
@@ -42,7 +44,9 @@ impl Forge {
         let path = request.uri().path();
         if path == service("info/refs") {
             return match request.uri().query() {
-                Some("service=git-upload-pack") => repository.advertise("upload-pack", "ofs-delta agent=world"),
+                Some("service=git-upload-pack") => {
+                    repository.advertise("upload-pack", "ofs-delta symref=HEAD:refs/heads/main agent=world")
+                }
                 Some("service=git-receive-pack") => repository
                     .advertise("receive-pack", "report-status delete-refs side-band-64k ofs-delta agent=world"),
                 _ => reply::text(StatusCode::FORBIDDEN, "no such service\n"),
@@ -70,7 +74,10 @@ impl Forge {
 impl Repository {
     fn advertise(&self, service: &str, capabilities: &str) -> Reply {
         let mut out = [packet(format!("# service=git-{service}\n").as_bytes()), FLUSH.to_vec()].concat();
-        for (place, (name, id)) in self.refs.iter().enumerate() {
+        // A clone checks out what HEAD is; a push has no use for it.
+        let head = self.refs.get(MAIN).filter(|_| service == "upload-pack").map(|id| ("HEAD", id));
+        let refs = self.refs.iter().map(|(name, id)| (name.as_str(), id));
+        for (place, (name, id)) in head.into_iter().chain(refs).enumerate() {
             let behind = if place == 0 { format!("\0{capabilities}") } else { String::new() };
             out.extend(packet(format!("{id} {name}{behind}\n").as_bytes()));
         }
