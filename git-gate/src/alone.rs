@@ -16,8 +16,7 @@ use std::path::{Path, PathBuf};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a secret is.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug)]
 enum Place {
     /// A file; newlines at its end do not count, but for a private key's, which needs its own.
     File(PathBuf),
@@ -36,7 +35,7 @@ struct File {
 #[derive(Debug, Deserialize)]
 struct Raw {
     #[serde(default)]
-    secrets: BTreeMap<String, Place>,
+    secrets: BTreeMap<String, toml::Value>,
     /// The path of a file with further roots beside the public ones, in place of the PEM itself.
     #[serde(default)]
     upstream_roots_file: Option<PathBuf>,
@@ -50,9 +49,14 @@ pub enum AloneError {
     /// Not there, or too large.
     #[error("cannot read {0}")]
     Read(PathBuf, #[source] std::io::Error),
-    /// Not a configuration.
-    #[error("{0} is no configuration")]
-    Parse(PathBuf, #[source] Box<toml::de::Error>),
+    /// Not a configuration. What is wrong is said without a value of the file.
+    #[error("{0} is no configuration: {1}")]
+    Parse(PathBuf, String),
+    /// A secret without a place; it may stand there itself.
+    #[error(
+        "the secret `{0}` has no place: `{{ file = PATH }}` or `{{ env = NAME }}` says where it is, never the secret itself"
+    )]
+    NoPlace(String),
     /// No such variable, or not in UTF-8.
     #[error("the environment variable {0} is not there")]
     Env(String),
@@ -87,10 +91,30 @@ pub fn listen(path: &Path) -> Result<SocketAddr, String> {
 
 fn parse(path: &Path) -> Result<File, AloneError> {
     let text = read_text(path)?;
-    let parse = |error| AloneError::Parse(path.to_owned(), Box::new(error));
+    let parse = |error: toml::de::Error| AloneError::Parse(path.to_owned(), without_values(&error, &text));
     let Raw { secrets, upstream_roots_file, config } = toml::from_str(&text).map_err(parse)?;
     let config = Config::deserialize(config).map_err(parse)?;
-    Ok(File { secrets, upstream_roots_file, config })
+    let secrets = secrets.into_iter().map(|(name, place)| match Place::parse(&place) {
+        Some(place) => Ok((name, place)),
+        None => Err(AloneError::NoPlace(name)),
+    });
+    Ok(File { secrets: secrets.collect::<Result<_, _>>()?, upstream_roots_file, config })
+}
+
+/// What is wrong, without the words of the file: the library quotes values and lines, and somebody may have written a secret
+/// where its name belongs.
+fn without_values(error: &toml::de::Error, text: &str) -> String {
+    let place = error
+        .span()
+        .and_then(|span| text.get(..span.start))
+        .map_or_else(String::new, |before| format!("line {}: ", before.matches('\n').count() + 1));
+    let message = error.message().lines().next().unwrap_or_default();
+    let is_of_names = ["unknown field", "missing field", "duplicate"].iter().any(|start| message.starts_with(start));
+    match message.rsplit_once(", expected ") {
+        _ if is_of_names => format!("{place}{message}"),
+        Some((_, expected)) => format!("{place}something else stands where there must be {expected}"),
+        None => format!("{place}something is not as it must be"),
+    }
 }
 
 /// PEM of the roots that browsers trust, as they were when this was built.
@@ -102,6 +126,16 @@ fn public_roots() -> String {
 }
 
 impl Place {
+    fn parse(value: &toml::Value) -> Option<Self> {
+        let table = value.as_table().filter(|table| table.len() == 1)?;
+        let (kind, place) = table.iter().next()?;
+        match (kind.as_str(), place.as_str()?) {
+            ("file", path) => Some(Self::File(path.into())),
+            ("env", name) => Some(Self::Env(name.to_owned())),
+            _ => None,
+        }
+    }
+
     fn read(&self, folder: &Path) -> Result<Secret, AloneError> {
         match self {
             Self::File(path) => {
@@ -165,13 +199,20 @@ mod tests {
         for (broken, wanted) in [
             (text.replace("listen =", "lisssten ="), "is no configuration"),
             (text.replace("pushes", "pushess"), "is no configuration"),
-            (text.replace("{ file = ", "{ fille = "), "is no configuration"),
+            (text.replace("{ file = ", "{ fille = "), "the secret `token` has no place"),
+            (text.replace("token = { file", "token = \"s3cret\" # { file"), "the secret `token` has no place"),
+            (text.replace("{ secret = \"token\" }", "\"s3cret\""), "is no configuration"),
+            (
+                text.replace("credential = { basic = { secret = \"token\" } }", "credential = \"s3cret\""),
+                "is no configuration",
+            ),
+            (text.replace("name = \"app\"", "name = \"app\" s3cret"), "line 6"),
             (text.replace("/token\"", "/nowhere\""), "cannot read"),
             (text.replace("{ file = ", "{ env = "), "is not there"),
         ] {
             std::fs::write(path("gate.toml"), broken).unwrap();
-            let error = read(&path("gate.toml")).map(drop).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{error}");
+            let error = chain(&read(&path("gate.toml")).map(drop).unwrap_err());
+            assert!(error.contains(wanted) && !error.contains("s3cret"), "{error}");
             assert_eq!(check(&path("gate.toml")).map_err(|error| error.contains(wanted)), Err(true));
         }
         // Each part can be read, and the whole is none.
