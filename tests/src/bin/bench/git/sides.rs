@@ -4,7 +4,7 @@ use super::ground::Ground;
 use crate::interrupt::apart;
 use bottle_tests::harness::Sshd;
 use git_gate::Secret;
-use git_gate::config::{Config, Credential, Push, Remote, configure_line};
+use git_gate::config::{Config, Credential, Event, Push, Remote, configure_line};
 use git_gate::limits::Limits;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a side may take to listen.
@@ -34,11 +35,17 @@ pub struct Gate {
     // Its end is the gate's.
     _input: ChildStdin,
     address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Gate {
     /// Starts it and waits until it is ready.
-    pub fn start(program: &Path, sshd: &Sshd, repository: &Path, spool: &Path) -> Result<Self, String> {
+    pub fn start(
+        program: &Path,
+        sshd: &Sshd,
+        (repository, exceptions): (&Path, Vec<String>),
+        spool: &Path,
+    ) -> Result<Self, String> {
         let address = free_address()?;
         let remote = Remote {
             name: "app".to_owned(),
@@ -47,7 +54,7 @@ impl Gate {
             host_key: Some(sshd.host_key()),
             inspected: false,
             push: Push { refs: vec!["refs/heads/*".to_owned()], ..Push::default() },
-            exceptions: Vec::new(),
+            exceptions,
         };
         let config = Config {
             listen: address,
@@ -74,9 +81,33 @@ impl Gate {
         if !first.contains("\"ready\"") {
             return Err(format!("the gate is not ready: {}", first.trim()));
         }
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&log);
         // Read to its end elsewhere, so that its log never waits.
-        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-        Ok(Self { running, _input: input, address })
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        Ok(Self { running, _input: input, address, log })
+    }
+
+    /// The fingerprints of everything that it has found so far. The line of an operation comes when its client has gone,
+    /// so it is waited for.
+    pub fn found(&self) -> Vec<String> {
+        let began = Instant::now();
+        loop {
+            let lines = self.log.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let findings = lines.iter().filter_map(|line| match serde_json::from_str(line) {
+                Ok(Event::Operation(operation)) => Some(operation.findings),
+                _ => None,
+            });
+            let found: Vec<String> = findings.flatten().map(|finding| finding.fingerprint).collect();
+            if !found.is_empty() || began.elapsed() > LISTENS_WITHIN {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The address of its remote.
