@@ -4,7 +4,7 @@
 use crate::pktline::{Packet, PacketError, Packets, error_packet};
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -42,6 +42,14 @@ impl Agent {
     /// The next packet.
     pub async fn packet(&mut self, packets: &mut Packets) -> Result<Packet, PacketError> {
         packets.next(&mut self.reader).await
+    }
+
+    /// Returns when it has ended what it sends, and has sent nothing that was not read.
+    pub async fn ended(&mut self) {
+        // What is there stays there: whoever reads next gets it.
+        if !matches!(self.reader.fill_buf().await, Ok([]) | Err(_)) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Tells why the conversation ends, where a packet may stand, and reads on until the agent has heard it.

@@ -65,10 +65,11 @@ pub struct Entry {
     log: Log,
     started: Instant,
     operation: Operation,
+    is_forgotten: bool,
 }
 
 impl Entry {
-    /// For a connection whose first packet has arrived.
+    /// For a connection that begins.
     pub fn new(log: Log) -> Self {
         let operation = Operation {
             remote: String::new(),
@@ -80,7 +81,12 @@ impl Entry {
             findings: Vec::new(),
             reason: None,
         };
-        Self { log, started: Instant::now(), operation }
+        Self { log, started: Instant::now(), operation, is_forgotten: false }
+    }
+
+    /// Nothing was asked for: there will be no line.
+    pub fn forget(&mut self) {
+        self.is_forgotten = true;
     }
 
     /// What was asked for, of whom. A name that no remote has is cut and made printable.
@@ -125,6 +131,9 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        if self.is_forgotten {
+            return;
+        }
         if self.operation.outcome == Outcome::Gone {
             self.because("the agent went away");
         }
@@ -210,6 +219,9 @@ mod tests {
         let mut gone = Entry::new(log.clone());
         gone.asked(Service::Fetch, "a\nb");
         drop(gone);
+        let mut nobody = Entry::new(log.clone());
+        nobody.forget();
+        drop(nobody);
         log.flush(Duration::from_secs(10));
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -39,7 +39,8 @@ pub enum Command {
         fingerprint: String,
         /// The remote's name.
         remote: String,
-        /// Ends with the first push that was forwarded thanks to it.
+        /// Ends with the first push that the upstream took thanks to it, or may have taken: one that it did not take
+        /// leaves it in force.
         #[serde(default)]
         once: bool,
     },

@@ -1,4 +1,5 @@
-//! The sidecar's life: commands on standard input, events on standard output, an end when the input ends.
+//! The sidecar's life: commands on standard input, events on standard output, an end when the input ends. Deployed alone, a
+//! file stands in for the commands, and signals for the end.
 //!
 //! A command that cannot be read is refused without a word of its content, which may be a secret.
 
@@ -9,9 +10,9 @@ use crate::gate::Gate;
 use crate::scan::Fingerprint;
 use crate::table::Table;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::io::{self, BufRead, Read as _, Write as _};
+use std::io::{self, BufRead, Read as _};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,58 +24,6 @@ use zeroize::Zeroize as _;
 /// How long the last lines may take to be written when the process ends.
 const LAST_LINES_WITHIN: Duration = Duration::from_millis(100);
 
-/// Threads that serve; more do not make a relay faster.
-const THREADS_MAX: usize = 4;
-
-/// Threads for what blocks: parsers, spools, host names.
-const BLOCKING_THREADS_MAX: usize = 64;
-
-const USAGE: &str = "usage: git-gate                 (configuration on standard input)\n       \
-                            git-gate --config FILE   (alone, see git-gate/README.md)\n       \
-                            git-gate scan ...";
-
-/// Runs the sidecar on this process's standard input and output, or alone with a file.
-pub fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let source = match arguments.next() {
-        None => Source::Input,
-        Some(word) if word == "scan" => return crate::scan::command::main(arguments),
-        Some(word) if word == "--config" => match (arguments.next(), arguments.next()) {
-            (Some(path), None) => Source::File(path),
-            _ => return complain(USAGE, 2),
-        },
-        Some(_) => return complain(USAGE, 2),
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(THREADS_MAX));
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(threads.max(2)).max_blocking_threads(BLOCKING_THREADS_MAX).enable_all();
-    let runtime = match runtime.build() {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(&format!("cannot start: {error}"), 1),
-    };
-    let code = match runtime.block_on(run(source)) {
-        Ok(code) => code,
-        Err(error) => complain(&format!("cannot start: {error}"), 1),
-    };
-    runtime.shutdown_background();
-    code
-}
-
-fn complain(what: &str, code: u8) -> ExitCode {
-    // Where there is no standard error, the exit status has to do.
-    let _ = writeln!(io::stderr(), "git-gate: {what}");
-    ExitCode::from(code)
-}
-
-/// Where the configuration comes from.
-#[derive(Debug)]
-enum Source {
-    /// Commands on standard input, whose end is the sidecar's.
-    Input,
-    /// A file, once: the sidecar runs until it is told to end by a signal.
-    File(OsString),
-}
-
 /// What the loop in [`run`] hears.
 #[derive(Debug)]
 enum Heard {
@@ -84,35 +33,52 @@ enum Heard {
     OutputClosed,
 }
 
-async fn run(source: Source) -> io::Result<ExitCode> {
+/// Serves until its input ends or a signal tells it to. With a file it takes the configuration from there, and again at
+/// every SIGHUP; without one it obeys standard input. Gives the exit status; an error is one of the system.
+pub async fn run(file: Option<PathBuf>) -> io::Result<ExitCode> {
     let (tell, mut heard) = mpsc::channel(4);
     let closed = tell.clone();
     // The receiver is gone only when the process ends anyway.
     let log = Log::start(io::stdout(), move || drop(closed.blocking_send(Heard::OutputClosed)))?;
-    match source {
-        Source::Input => {
+    let mut sidecar = Sidecar { log: log.clone(), running: None };
+    match &file {
+        None => {
+            let tell = tell.clone();
             // A thread, since a read of standard input cannot be given up: it ends with the process.
             std::thread::Builder::new().name("input".into()).spawn(move || read_commands(io::stdin().lock(), &tell))?;
         }
-        Source::File(path) => match crate::alone::read(path.as_ref()) {
-            Ok((config, secrets)) => {
-                let command = Command::Configure { config: Box::new(config), secrets };
-                // There is room: it is the first.
-                let _ = tell.send(Heard::Command(command)).await;
-                // Kept, so that the loop goes on.
-                std::mem::forget(tell);
+        Some(path) => {
+            let first = match from_file(path) {
+                Heard::Command(command) => sidecar.obey(command).await,
+                Heard::Unreadable(reason) => Err(Setback::Refused(reason)),
+                Heard::InputEnded | Heard::OutputClosed => return Ok(ExitCode::FAILURE),
+            };
+            // Nobody would send it another one.
+            let (event, code) = match first {
+                Ok(event) => (event, None),
+                Err(Setback::Refused(reason)) => (Event::Refused { reason }, Some(ExitCode::from(2))),
+                Err(Setback::CannotListen(reason)) => (Event::Refused { reason }, Some(ExitCode::FAILURE)),
+            };
+            log.event(event);
+            if let Some(code) = code {
+                log.flush(LAST_LINES_WITHIN);
+                return Ok(code);
             }
-            Err(error) => return Ok(complain(&chain(&error), 2)),
-        },
+        }
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut sidecar = Sidecar { log: log.clone(), running: None };
+    let mut hangup = signal(SignalKind::hangup())?;
     let code = loop {
         let heard = tokio::select! {
             heard = heard.recv() => heard.unwrap_or(Heard::InputEnded),
             _ = terminate.recv() => Heard::InputEnded,
             _ = interrupt.recv() => Heard::InputEnded,
+            _ = hangup.recv() => match &file {
+                Some(path) => from_file(path),
+                // Its launcher has the word.
+                None => continue,
+            },
         };
         match heard {
             Heard::Command(command) => match sidecar.obey(command).await {
@@ -130,6 +96,14 @@ async fn run(source: Source) -> io::Result<ExitCode> {
     };
     log.flush(LAST_LINES_WITHIN);
     Ok(code)
+}
+
+/// The file as the command that it stands in for.
+fn from_file(path: &Path) -> Heard {
+    match crate::alone::read(path) {
+        Ok((config, secrets)) => Heard::Command(Command::Configure { config: Box::new(config), secrets }),
+        Err(error) => Heard::Unreadable(chain(&error)),
+    }
 }
 
 struct Sidecar {

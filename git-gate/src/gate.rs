@@ -12,7 +12,8 @@ use crate::request::Request;
 use crate::spool::SpoolBudget;
 use crate::stop::Stop;
 use crate::table::{Remote, Table};
-use crate::turns::Turns;
+use crate::turns::{Turn, Turns};
+use crate::upstream::Session;
 use crate::{fetch, push};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -25,11 +26,17 @@ const FIRST_BYTES_MAX: u64 = 4 << 10;
 /// Connections that are held at all, those that wait for a turn included; the next one waits to be accepted.
 const ACCEPTED_MAX: usize = 1024;
 
+/// What is in force for whoever comes next.
+#[derive(Debug, Clone)]
+struct Live {
+    table: Arc<Table>,
+    turns: Arc<Turns>,
+}
+
 /// What all connections share.
 #[derive(Debug)]
 pub struct Gate {
-    live: RwLock<Arc<Table>>,
-    turns: Turns,
+    live: RwLock<Live>,
     spool: SpoolBudget,
     log: Log,
     /// What the operator said about findings while it runs.
@@ -37,20 +44,31 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// With its first configuration, which also says how much goes on at one time.
+    /// With its first configuration.
     pub fn new(table: Table, log: Log) -> Self {
-        let turns = Turns::new(&table.limits);
+        let turns = Arc::new(Turns::new(&table.limits));
         let spool = SpoolBudget::new(table.limits.spool_bytes);
-        Self { live: RwLock::new(Arc::new(table)), turns, spool, log, exceptions: Exceptions::default() }
+        let live = Live { table: Arc::new(table), turns };
+        Self { live: RwLock::new(live), spool, log, exceptions: Exceptions::default() }
     }
 
-    /// Puts another configuration in force.
+    /// Puts another configuration in force. Where it has other numbers of places, those who have or wait for one of the
+    /// old places keep to them, and whoever comes next gets one of the new.
     pub fn swap(&self, table: Table) {
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        self.spool.resize(table.limits.spool_bytes);
+        if !live.turns.is_of(&table.limits) {
+            live.turns = Arc::new(Turns::new(&table.limits));
+        }
+        live.table = Arc::new(table);
     }
 
     /// The configuration in force.
     pub fn table(&self) -> Arc<Table> {
+        self.live().table
+    }
+
+    fn live(&self) -> Live {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -74,11 +92,11 @@ impl Gate {
     }
 
     async fn connection(&self, stream: TcpStream) {
-        let table = self.table();
-        let limits = &table.limits;
+        let live = self.live();
+        let limits = &live.table.limits;
         let mut agent = Agent::new(stream, seconds(limits.idle_seconds));
         let mut entry = Entry::new(self.log.clone());
-        let served = self.operation(&mut agent, &table, &mut entry).await;
+        let served = self.operation(&mut agent, &live, &mut entry).await;
         match served {
             Ok(()) => agent.writer.end().await,
             Err(stop) => {
@@ -92,15 +110,20 @@ impl Gate {
         }
     }
 
-    async fn operation(&self, agent: &mut Agent, table: &Table, entry: &mut Entry) -> Result<(), Stop> {
+    async fn operation(&self, agent: &mut Agent, live: &Live, entry: &mut Entry) -> Result<(), Stop> {
+        let Live { table, turns } = live;
         let limits = &table.limits;
-        let _turn = self.turns.connection().await?;
+        let _turn = tokio::select! {
+            turn = turns.connection() => turn?,
+            () = agent.ended() => return Err(nobody(entry)),
+        };
         let mut packets = Packets::new(FIRST_BYTES_MAX, seconds(limits.first_packet_seconds));
         let first = match agent.packet(&mut packets).await {
             Ok(Packet::Data(first)) => first,
             Ok(Packet::Flush | Packet::Delim | Packet::ResponseEnd) => {
                 return Err(Stop::from_agent(PacketError::Malformed));
             }
+            Err(PacketError::Closed) => return Err(nobody(entry)),
             Err(error) => return Err(Stop::from_agent(error)),
         };
         let request = Request::parse(&first).map_err(|error| Stop::Refused(error.to_string()))?;
@@ -108,7 +131,7 @@ impl Gate {
         let remote = table.remote(&request.name).ok_or_else(|| unknown(&request.name))?;
         match request.service {
             Service::Fetch => {
-                let (mut session, _turn) = self.session(&remote).await?;
+                let (mut session, _turn) = session(turns, &remote).await?;
                 let served = fetch::serve(agent, &mut *session, request.version, limits).await;
                 entry.moved(agent.writer.sent_bytes);
                 served?;
@@ -116,19 +139,25 @@ impl Gate {
                 Ok(())
             }
             Service::Push => {
-                let _turn = self.turns.push().await?;
-                let (mut session, _session_turn) = self.session(&remote).await?;
+                let _turn = turns.push().await?;
+                let (mut session, _session_turn) = session(turns, &remote).await?;
                 let means = Means { table, remote: &remote, exceptions: &self.exceptions, spool: &self.spool };
                 push::serve::serve(agent, &mut session, request.version, means, entry).await
             }
             Service::Unknown => Err(Stop::Refused("only fetch and push are offered here".into())),
         }
     }
+}
 
-    async fn session(&self, remote: &Remote) -> Result<(Box<dyn crate::upstream::Session>, crate::turns::Turn), Stop> {
-        let turn = self.turns.session().await?;
-        Ok((remote.upstream.connect().await?, turn))
-    }
+/// A connection that ends before it says anything asked for nothing: whoever looks whether the gate lives does that.
+fn nobody(entry: &mut Entry) -> Stop {
+    entry.forget();
+    Stop::from_agent(PacketError::Closed)
+}
+
+async fn session(turns: &Turns, remote: &Remote) -> Result<(Box<dyn Session>, Turn), Stop> {
+    let turn = turns.session().await?;
+    Ok((remote.upstream.connect().await?, turn))
 }
 
 fn unknown(name: &str) -> Stop {

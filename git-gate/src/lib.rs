@@ -24,6 +24,8 @@ pub mod alone;
 #[cfg(feature = "server")]
 pub mod audit;
 #[cfg(feature = "server")]
+mod cli;
+#[cfg(feature = "server")]
 pub mod control;
 #[cfg(feature = "server")]
 pub mod exceptions;
@@ -58,7 +60,7 @@ pub mod turns;
 #[cfg(feature = "server")]
 pub mod upstream;
 
-pub use config::{NAME, PORT};
 #[cfg(feature = "server")]
-pub use control::main;
+pub use cli::main;
+pub use config::{NAME, PORT};
 pub use secret::Secret;

@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod command;
+mod conversation;
 pub mod forward;
 pub mod judge;
 pub mod receive;

@@ -43,7 +43,7 @@ pub struct SpoolBudget(Arc<Count>);
 
 #[derive(Debug)]
 struct Count {
-    bytes_max: u64,
+    bytes_max: AtomicU64,
     used: AtomicU64,
 }
 
@@ -51,7 +51,12 @@ impl SpoolBudget {
     /// A budget of `bytes_max` bytes, none of them used.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
-        Self(Arc::new(Count { bytes_max, used: AtomicU64::new(0) }))
+        Self(Arc::new(Count { bytes_max: AtomicU64::new(bytes_max), used: AtomicU64::new(0) }))
+    }
+
+    /// Changes the budget of all clones. What is over it already stays until its spools end.
+    pub fn resize(&self, bytes_max: u64) {
+        self.0.bytes_max.store(bytes_max, Ordering::Release);
     }
 
     /// The bytes that living spools hold now.
@@ -61,7 +66,7 @@ impl SpoolBudget {
     }
 
     fn take(&self, bytes: u64) -> Result<(), SpoolError> {
-        let bytes_max = self.0.bytes_max;
+        let bytes_max = self.0.bytes_max.load(Ordering::Acquire);
         let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= bytes_max);
         self.0
             .used
@@ -309,6 +314,11 @@ mod tests {
         drop(two);
         one.append(b"!").unwrap();
         assert_eq!(budget.used(), 6);
+        // A smaller budget takes nothing away and gives nothing more.
+        budget.resize(5);
+        assert!(matches!(one.append(b"!"), Err(SpoolError::Budget { bytes_max: 5 })));
+        budget.resize(7);
+        one.append(b"!").unwrap();
         drop(one);
         assert_eq!(budget.used(), 0);
     }

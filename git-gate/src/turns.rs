@@ -45,6 +45,12 @@ impl Turns {
         }
     }
 
+    /// Would those of these limits be the same?
+    pub fn is_of(&self, limits: &Limits) -> bool {
+        let own = [&self.connections, &self.pushes, &self.sessions].map(|places| (places.count, places.within));
+        own == [limits.connections, limits.pushes, limits.sessions].map(|count| (count, seconds(limits.turn_seconds)))
+    }
+
     /// A connection's.
     pub async fn connection(&self) -> Result<Turn, Stop> {
         self.connections.wait().await

@@ -5,7 +5,7 @@
 
 mod world;
 
-use git_gate::config::Outcome;
+use git_gate::config::{Config, Outcome};
 use git_gate::limits::Limits;
 use git_gate::pktline::{self, packet};
 use std::collections::BTreeMap;
@@ -27,6 +27,10 @@ const ZERO: &str = "0000000000000000000000000000000000000000";
 
 impl Scene {
     fn new(limits: Limits) -> Self {
+        Self::with(limits, |config, secrets| Gate::start(config, secrets))
+    }
+
+    fn with(limits: Limits, start: impl FnOnce(&Config, &[(&str, String)]) -> Gate) -> Self {
         let folder = folder();
         let (git, here) = (git(), folder.path());
         let mut env = clean(&git, here);
@@ -41,7 +45,7 @@ impl Scene {
         std::fs::create_dir(here.join("spool")).unwrap();
         let mut config = config(&here.join("spool"), vec![ssh_remote("app", &sshd, &here.join("up.git"))]);
         config.limits = limits;
-        let gate = Gate::start(&config, &[("key", sshd.client_key())]);
+        let gate = start(&config, &[("key", sshd.client_key())]);
         env.insert("URL".into(), gate.url("app"));
         Self { folder, gate, env, _sshd: sshd }
     }
@@ -337,4 +341,81 @@ fn a_full_spool_and_full_places() {
     assert!(answer.contains("busy: all 3 connections"), "{answer:?}");
     drop(held);
     scene.is_well("full places");
+}
+
+#[test]
+fn an_agent_that_does_not_read() {
+    let scene = Scene::new(Limits { idle_seconds: 1, drain_seconds: 1, ..Limits::default() });
+    // More than the buffers of a connection hold, and nothing that a pack makes smaller.
+    let script = "cd w && git checkout -q -b large HEAD~1 && head -c 30000000 /dev/urandom > large && git add large && git commit -qm large && git push -q ../up.git HEAD:refs/heads/large && git checkout -q -";
+    sh_ok(script, scene.folder.path(), &scene.env);
+    let large = scene.oid("large");
+    let mut stream = scene.gate.connect();
+    let mut request = packet(b"git-upload-pack /app.git\0host=x\0");
+    pktline::put(&mut request, format!("want {large} ofs-delta\n").as_bytes());
+    request.extend_from_slice(pktline::FLUSH);
+    pktline::put(&mut request, b"done\n");
+    stream.write_all(&request).unwrap();
+    let operation = scene.gate.operation();
+    assert_eq!(operation.outcome, Outcome::Gone, "{operation:?}");
+    let mut answer = Vec::new();
+    // A reset is an end too.
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.len() < 30_000_000, "{}", answer.len());
+    // The neighbour that reads gets all of it.
+    sh_ok(
+        "git clone -q -b large $URL read && cmp w/.git/refs/heads/large read/.git/refs/heads/large",
+        scene.folder.path(),
+        &scene.env,
+    );
+    scene.is_well("does not read");
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    let small = |config: &Config, secrets: &[(&str, String)]| Gate::start_on_tmpfs(config, secrets, 1 << 20);
+    let scene = Scene::with(Limits { drain_seconds: 2, ..Limits::default() }, small);
+    let push = |bytes: u32, name: &str| {
+        let script = format!(
+            "cd w && git checkout -q -b {name} && head -c {bytes} /dev/urandom > {name} && git add {name} && git commit -qm x && git push $URL HEAD:refs/heads/{name}; rc=$?; git checkout -q -; exit $rc"
+        );
+        sh(&script, scene.folder.path(), &scene.env)
+    };
+    for _ in 0..2 {
+        let ran = push(3_000_000, "large");
+        let words = "the disk under the git gate's spool is full";
+        assert!(ran.status == Some(1) && ran.err.contains(words), "{:?} {}", ran.status, ran.err);
+        assert_eq!(scene.gate.operation().outcome, Outcome::Refused);
+        sh_ok("git -C w branch -D large", scene.folder.path(), &scene.env);
+        // The room is there again, and the neighbour that fits passes.
+        let ran = push(700_000, "small");
+        assert_eq!(ran.status, Some(0), "{}", ran.err);
+        sh_ok(
+            "git -C w branch -D small; git -C up.git update-ref -d refs/heads/small",
+            scene.folder.path(),
+            &scene.env,
+        );
+        scene.gate.forget();
+    }
+}
+
+#[test]
+fn a_look_whether_it_lives_is_no_operation() {
+    let scene = Scene::new(Limits { connections: 1, turn_seconds: 60, drain_seconds: 1, ..Limits::default() });
+    let health = |address: &str| {
+        let config = scene.folder.path().join("health.toml");
+        std::fs::write(&config, format!("listen = \"{address}\"\nspool = \"/\"\nremotes = []\n")).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_git-gate")).arg("health").arg("--config").arg(&config).status().unwrap().code()
+    };
+    let address = scene.gate.address.to_string();
+    // Also while every place is taken.
+    let held = scene.gate.connect();
+    assert_eq!(health(&address), Some(0));
+    drop(held);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_eq!(health(&nobody.to_string()), Some(1));
+    let ran = sh("git ls-remote $URL", scene.folder.path(), &scene.env);
+    assert_eq!(ran.status, Some(0), "{}", ran.err);
+    // The first line is that of the real one.
+    assert_eq!(scene.gate.operation().remote, "app");
 }

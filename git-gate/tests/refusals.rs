@@ -327,6 +327,13 @@ fn exceptions_come_and_go() {
     let other = canary().replace("4fQ9", "7kW3");
     let both = format!("echo t={other} > other && git add other && {push}");
     assert_eq!(scene.run(&both).status, Some(1));
+    // Nor does one that the upstream did not take.
+    let hook = "printf '#!/bin/sh\\nexit 1\\n' > up.git/hooks/pre-receive && chmod +x up.git/hooks/pre-receive";
+    sh_ok(hook, scene.folder.path(), &scene.env);
+    let declined = scene.run(push);
+    assert!(declined.status == Some(1) && declined.err.contains("pre-receive hook declined"), "{}", declined.err);
+    assert_eq!(scene.gate.operation().outcome, Outcome::Rejected);
+    sh_ok("rm up.git/hooks/pre-receive", scene.folder.path(), &scene.env);
     assert_eq!(scene.run(push).status, Some(0));
     let operation = scene.gate.operation();
     assert_eq!((operation.outcome, operation.findings[0].excused), (Outcome::Done, Some(Excused::Exception)));

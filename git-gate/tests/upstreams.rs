@@ -5,8 +5,9 @@
 mod world;
 
 use git_gate::config::{Config, Credential, Outcome, Remote};
+use git_gate::limits::Limits;
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -408,6 +409,33 @@ fn the_life_of_the_sidecar() {
     assert!(refused(&gate));
     gate.configure(&good, &secrets);
     assert_eq!(gate.answer(), git_gate::config::Event::Configured);
+    assert_eq!(scene.run(&gate, "git ls-remote $URL").status, Some(0));
+    // So are its limits, those of all connections together too.
+    for (limits, status) in [
+        (Limits { spool_bytes: 10, ..Limits::default() }, Some(1)),
+        (Limits { pushes: 1, connections: 1, sessions: 1, ..Limits::default() }, Some(0)),
+    ] {
+        gate.configure(&Config { limits, ..good.clone() }, &secrets);
+        assert_eq!(gate.answer(), git_gate::config::Event::Configured);
+        let ran = scene.run(&gate, "git push $URL HEAD:refs/heads/limits");
+        assert_eq!(ran.status, status, "{limits:?} {}", ran.err);
+        gate.forget();
+    }
+    // One that is held takes the only place that there is now.
+    gate.configure(
+        &Config { limits: Limits { connections: 1, turn_seconds: 1, ..Limits::default() }, ..good.clone() },
+        &secrets,
+    );
+    assert_eq!(gate.answer(), git_gate::config::Event::Configured);
+    let mut held = gate.connect();
+    held.write_all(&git_gate::pktline::packet(b"git-receive-pack /app.git\0host=x\0")).unwrap();
+    // It is served: it has its place.
+    held.read_exact(&mut [0; 4]).unwrap();
+    let mut next = gate.connect();
+    let mut answer = String::new();
+    next.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("busy: all 1 connections"), "{answer:?}");
+    drop(held);
     assert_eq!(scene.run(&gate, "git ls-remote $URL").status, Some(0));
     assert_eq!(gate.end(), Some(0));
 }

@@ -16,12 +16,15 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub mod evidence;
+pub mod git;
 pub mod role;
 
 /// The host whose replies are written byte by byte; HTTPS alone.
 pub const WIRE: &str = "wire.world.example";
 /// The npm registry.
 pub const NPM: &str = "npm.world.example";
+/// The small forge, which needs no git; its repository is [`REPOSITORY`] too.
+pub const FORGE: &str = "forge.world.example";
 /// The git host.
 pub const GIT: &str = "git.world.example";
 /// Its one repository: `https://git.world.example/team/app.git`.
@@ -32,8 +35,8 @@ pub const GIT_USER: &str = "world";
 /// Names of the world's hosts. All are under `.example`, which no resolver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// Hosts that the API answers for; the first is the allowlisted one, the second the route's, then [`WIRE`] and
-    /// [`NPM`], which are other hosts behind the same port.
+    /// Hosts that the API answers for; the first is the allowlisted one, the second the route's, then [`WIRE`],
+    /// [`NPM`] and [`FORGE`], which are other hosts behind the same port.
     pub api: Vec<String>,
     /// Hosts that the attacker answers for.
     pub attacker: Vec<String>,
@@ -43,7 +46,7 @@ impl Default for Names {
     fn default() -> Self {
         let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
         Self {
-            api: owned(&["files.world.example", "api.world.example", WIRE, NPM]),
+            api: owned(&["files.world.example", "api.world.example", WIRE, NPM, FORGE]),
             attacker: owned(&["attacker.world.example", "*.attacker.world.example"]),
         }
     }

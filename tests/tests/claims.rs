@@ -21,6 +21,7 @@ mod claims {
     mod egress;
     mod egress_network;
     mod fail_closed;
+    mod git_pushes;
     mod hardening;
     mod host;
     mod hostile;

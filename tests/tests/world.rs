@@ -272,6 +272,8 @@ fn agent_in(directory: &Path, chosen: &[&str], more: &[(&str, &str)]) -> (Vec<Va
         ("ALLOWED_HOST", "files.world.example"),
         ("ROUTE_URL", "http://224.0.0.9:9099/api/"),
         ("ROUTE_HOST", "api.world.example"),
+        ("GIT_URL", "git://224.0.0.9:9418/app.git"),
+        ("GIT_HOST", "forge.world.example"),
         ("ATTACKER_HOST", "attacker.world.example"),
         ("ATTACKER_IP", NOWHERE),
         ("HOST_IPS", NOWHERE),
@@ -293,8 +295,18 @@ fn held(lines: &[Value], attempt: &str) -> bool {
 
 #[test]
 fn against_nothing_every_attack_fails_and_so_does_every_control() {
-    let (lines, status) = agent(&["egress", "route"], &[]);
-    let controls = ["allowed-host", "route", "route-echo", "route-leak"];
+    let (lines, status) = agent(&["egress", "route", "git"], &[]);
+    let controls = [
+        "allowed-host",
+        "route",
+        "route-echo",
+        "route-leak",
+        // Of git-gate also what it must refuse is a control: it must say no itself.
+        "git-clone",
+        "git-push-clean",
+        "git-push-secret",
+        "git-push-main",
+    ];
     let (end, attempts) = lines.split_last().unwrap();
     for line in attempts {
         let control = controls.iter().any(|name| line["attempt"] == **name);

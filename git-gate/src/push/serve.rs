@@ -1,32 +1,30 @@
 //! Carries a push out, step by step. It decides nothing: what may follow from what is [`super::step`]'s.
 
-use super::answer::{band, framed, own_report};
 use super::command::{CommandError, Update, check_option};
-use super::forward::{Forwarded, forward};
+use super::conversation::{Push, Taken};
 use super::judge::Judge;
-use super::receive::{Order, ReceiveError, Received, receive};
+use super::receive::{Order, Received, receive};
 use super::step::{Asked, Forwardness, Offered};
 use crate::advert::FirstLine;
 use crate::agent::Agent;
 use crate::audit::Entry;
-use crate::config::{Outcome, RefUpdate, Service};
+use crate::config::{Outcome, Service};
 use crate::exceptions::Exceptions;
 use crate::fetch::{first_packet, format_of, torn};
 use crate::known::Lookups;
 use crate::limits::{Limits, seconds};
-use crate::pack::{Descent, PackError, Verified};
+use crate::pack::{Descent, Verified};
 use crate::pktline::{self, Packet, PacketError, Packets};
-use crate::policy::Denied;
 use crate::report::rejection;
 use crate::request::Version;
-use crate::scan::{Budget, Clean, Scanner, Source, Unclean};
+use crate::scan::{Budget, Unclean};
 use crate::spool::SpoolBudget;
 use crate::stop::Stop;
 use crate::table::{Remote, Table};
 use crate::upstream::{Failure, Line, Session};
 use gix_hash::ObjectId;
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::time::Instant;
 
 /// What a push is served with.
 #[derive(Debug, Clone, Copy)]
@@ -156,13 +154,16 @@ pub async fn serve(
         Ok(permitted) => permitted,
         Err(denied) => return push.deny(&asked, &denied).await,
     };
-    if !means.exceptions.spend(means.remote, &used) {
-        return push.reject(&asked, "an exception was used up by another push or taken back; push again").await;
-    }
     if Instant::now() >= deadline {
         return push.reject(&asked, &format!("the push took longer than push_seconds ({})", limits.push_seconds)).await;
     }
-    push.forward(asked, permitted, clean, pack, session, means).await
+    let Some(spent) = means.exceptions.spend(means.remote, &used) else {
+        return push.reject(&asked, "an exception was used up by another push or taken back; push again").await;
+    };
+    if push.forward(asked, permitted, clean, pack, session, means).await? == Taken::No {
+        means.exceptions.give_back(spent);
+    }
+    Ok(())
 }
 
 /// Steps 2 to 4: the client gets the advertisement and says what it wants; `None` when it wants nothing.
@@ -280,159 +281,5 @@ pub fn budget(limits: &Limits) -> Budget {
         decoded_bytes_max: limits.decode_push_bytes,
         archive_entries_max: limits.archive_entries,
         ..Budget::default()
-    }
-}
-
-/// A push whose lines have been read: from here on the client expects a report.
-struct Push<'a> {
-    agent: &'a mut Agent,
-    side_band: bool,
-    entry: &'a mut Entry,
-    limits: &'a Limits,
-}
-
-impl Push<'_> {
-    /// A ref whose name may be a secret is not named in the log.
-    fn log_refs(&mut self, asked: &Asked, scanner: &Scanner) {
-        let scan = scanner.start(budget(self.limits));
-        let scanned = asked.texts().try_for_each(|(source, text)| scan.text(source, text));
-        let mut hidden = HashSet::new();
-        let mut all_hidden = scanned.is_err();
-        match scan.finish() {
-            Ok(_) => {}
-            Err(Unclean::Findings(findings)) => hidden.extend(findings.iter().filter_map(|finding| {
-                if let Source::RefName(name) = &finding.source { Some(name.clone()) } else { None }
-            })),
-            Err(Unclean::Refused(_)) => all_hidden = true,
-        }
-        self.entry.wants(asked.commands().updates().iter().map(|update| {
-            let name = update.name.as_str();
-            let is_hidden = all_hidden || hidden.contains(name);
-            let name = if is_hidden { "(a name that holds a possible secret)" } else { name };
-            let (old, new) = (update.old.to_string(), update.new.to_string());
-            RefUpdate { name: name.to_owned(), old, new, answer: None }
-        }));
-    }
-
-    /// Does some work while the client is told now and then that the gate lives.
-    async fn alive<T>(&mut self, deadline: Instant, work: impl Future<Output = T>) -> Result<T, Stop> {
-        let mut quiet = tokio::time::interval(seconds(self.limits.keepalive_seconds));
-        quiet.reset();
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return Ok(done),
-                () = tokio::time::sleep_until(deadline.into()) => {
-                    return Err(Stop::Cut(format!("the push took longer than push_seconds ({})", self.limits.push_seconds)));
-                }
-                _ = quiet.tick() => if self.side_band {
-                    self.agent.writer.send(super::answer::KEEPALIVE).await?;
-                }
-            }
-        }
-    }
-
-    /// Tells the client why none of its refs changed, and reads the rest of what it sends.
-    async fn report(&mut self, text: &str, unpack: &str, refs: Vec<(String, String)>, within: Duration) {
-        let mut out = Vec::new();
-        if self.side_band {
-            band(&mut out, 2, text.as_bytes());
-        }
-        out.extend(framed(&own_report(unpack, refs.into_iter()), self.side_band));
-        // A client that has gone away does not hear it; the log has it.
-        if self.agent.writer.send(&out).await.is_ok() {
-            self.agent.drain(within).await;
-        }
-    }
-
-    fn all(asked: &Asked, reason: &str) -> Vec<(String, String)> {
-        asked.commands().updates().iter().map(|update| (update.name.as_str().to_owned(), reason.to_owned())).collect()
-    }
-
-    async fn refuse(&mut self, text: &str, unpack: &str, refs: Vec<(String, String)>, why: &str) -> Result<(), Stop> {
-        self.entry.ended(Outcome::Refused);
-        self.entry.because(why);
-        self.report(text, unpack, refs, seconds(self.limits.drain_seconds)).await;
-        Ok(())
-    }
-
-    /// Refused for a reason that is no finding and no policy.
-    async fn reject(&mut self, asked: &Asked, why: &str) -> Result<(), Stop> {
-        let text = format!("git-gate: push refused: {why}; nothing was sent to the upstream.\n");
-        self.refuse(&text, "ok", Self::all(asked, "refused by git-gate"), why).await
-    }
-
-    async fn findings(&mut self, asked: &Asked, text: &str) -> Result<(), Stop> {
-        let refs = Self::all(asked, "secret found by git-gate");
-        self.refuse(text, "ok", refs, "a possible secret was found").await
-    }
-
-    /// All of them, since a push is taken whole or not: those that policy lets pass say so.
-    async fn deny(&mut self, asked: &Asked, denied: &[Option<Denied>]) -> Result<(), Stop> {
-        let reason = |denied: &Option<Denied>| match denied {
-            Some(denied) => denied.to_string(),
-            None => "refused by git-gate with the others".to_owned(),
-        };
-        let refs = Self::all(asked, "").into_iter().zip(denied).map(|((name, _), denied)| (name, reason(denied)));
-        let text = "git-gate: push refused: the policy of this remote does not allow it; nothing was sent to the upstream.\n\
-                    Ask the operator which refs may be pushed, and whether force and delete are allowed.\n";
-        let first = denied.iter().flatten().next().map(ToString::to_string).unwrap_or_default();
-        self.refuse(text, "ok", refs.collect(), &first).await
-    }
-
-    async fn not_received(&mut self, asked: &Asked, error: ReceiveError) -> Result<(), Stop> {
-        let why = crate::audit::chain(&error);
-        match error {
-            ReceiveError::Gone | ReceiveError::Pack(PackError::Truncated { .. }) => {
-                self.entry.because(&why);
-                Err(Stop::Agent(std::io::ErrorKind::UnexpectedEof.into()))
-            }
-            _ => {
-                let text = format!("git-gate: push refused: {why}; nothing was sent to the upstream.\n");
-                self.refuse(&text, "pack refused by git-gate", Self::all(asked, "refused by git-gate"), &why).await
-            }
-        }
-    }
-
-    async fn forward(
-        &mut self,
-        asked: Asked,
-        permitted: super::step::Permitted,
-        clean: Clean,
-        pack: Option<Verified>,
-        session: &mut Box<dyn Session>,
-        means: Means<'_>,
-    ) -> Result<(), Stop> {
-        let names: Vec<String> =
-            asked.commands().updates().iter().map(|update| update.name.as_str().to_owned()).collect();
-        let Some(cleared) = asked.clear(permitted, &clean, pack) else {
-            return Err(Stop::Cut("the scan did not see all of the push".into()));
-        };
-        match forward(self.agent, session, &*means.remote.upstream, cleared, self.limits).await {
-            Forwarded::Reported(report) => {
-                let is_done = report.unpack == "ok" && report.refs.iter().all(|(_, why)| why.is_none());
-                self.entry.ended(if is_done { Outcome::Done } else { Outcome::Rejected });
-                if report.unpack != "ok" {
-                    self.entry.because(&format!("the upstream did not unpack it: {}", report.unpack));
-                }
-                for (name, why) in &report.refs {
-                    self.entry.answered(name, why.as_deref().unwrap_or("ok").to_owned());
-                }
-            }
-            Forwarded::Unknown(why) => {
-                self.entry.ended(Outcome::Unknown);
-                self.entry.because(&why);
-            }
-            Forwarded::Not(stop) => {
-                self.entry.ended(Outcome::Failed);
-                self.entry.because(&crate::audit::chain(&stop));
-                let sentence = stop.sentence().unwrap_or_else(|| "upstream failed".into());
-                let text = format!("git-gate: the push was not forwarded: {sentence}\n");
-                let reason = "upstream unreachable";
-                let refs = names.into_iter().map(|name| (name, reason.to_owned())).collect();
-                self.report(&text, "git-gate: not forwarded", refs, seconds(self.limits.drain_seconds)).await;
-            }
-        }
-        Ok(())
     }
 }

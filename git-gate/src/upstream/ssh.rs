@@ -1,6 +1,9 @@
 //! Upstreams over ssh (RFC 4251 to 4254), by russh. The host is who the operator pinned, by a key of the pinned types
 //! alone; without a pin there is no connection. The command is the operator's path, quoted; no byte of the agent's is in it.
 
+mod pins;
+
+use self::pins::{Guard, accepted_types, parse_pins};
 use super::{Failure, Inbound, Line, Outbound, Session, Upload, Upstream, tunnel};
 use crate::Secret;
 use crate::address::Authority;
@@ -10,8 +13,7 @@ use crate::request::Version;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use russh::client::{self, Handle, Msg};
-use russh::keys::PublicKeyOrCertificate;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Preferred, cipher};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -158,138 +160,6 @@ impl Upstream for Ssh {
     }
 }
 
-fn parse_pins(text: &str) -> Result<Vec<PublicKey>, KeyError> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let pins: Vec<PublicKey> = lines.map(parse_pin).collect::<Result<_, _>>()?;
-    if pins.is_empty() { Err(KeyError::NoPin) } else { Ok(pins) }
-}
-
-/// `type base64`, with or without the host in front of it and a comment behind it.
-fn parse_pin(line: &str) -> Result<PublicKey, KeyError> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let pair = words.windows(2).take(2).find(|pair| pair[0].starts_with("ssh-") || pair[0].starts_with("ecdsa-"));
-    let pair = pair.ok_or(KeyError::Pin)?;
-    let key = PublicKey::from_openssh(&pair.join(" ")).map_err(|_| KeyError::Pin)?;
-    accepted_types(key.algorithm())?;
-    Ok(key)
-}
-
-/// What a server may sign with when this type is pinned.
-fn accepted_types(pinned: Algorithm) -> Result<Vec<Algorithm>, KeyError> {
-    match pinned {
-        Algorithm::Ed25519 | Algorithm::Ecdsa { .. } => Ok(vec![pinned]),
-        Algorithm::Rsa { .. } => {
-            Ok(vec![Algorithm::Rsa { hash: Some(HashAlg::Sha512) }, Algorithm::Rsa { hash: Some(HashAlg::Sha256) }])
-        }
-        _ => Err(KeyError::PinType),
-    }
-}
-
-/// Lets the pinned host pass and nobody else, and takes nothing that a server offers by itself.
-struct Guard {
-    pins: Arc<[PublicKey]>,
-    wrong_host: Arc<AtomicBool>,
-}
-
-impl client::Handler for Guard {
-    type Error = russh::Error;
-
-    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        let is_pinned = match shown {
-            PublicKeyOrCertificate::PublicKey { key, .. } => {
-                self.pins.iter().any(|pin| pin.key_data() == key.key_data())
-            }
-            PublicKeyOrCertificate::Certificate(_) => false,
-        };
-        self.wrong_host.store(!is_pinned, Ordering::Release);
-        Ok(is_pinned)
-    }
-
-    // A server may not open a channel to the gate: an answer that goes unsaid is a refusal.
-
-    async fn server_channel_open_session(
-        &mut self,
-        _: Channel<Msg>,
-        refused: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        drop(refused);
-        Ok(())
-    }
-
-    async fn server_channel_open_agent_forward(
-        &mut self,
-        _: Channel<Msg>,
-        refused: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        drop(refused);
-        Ok(())
-    }
-
-    async fn server_channel_open_forwarded_tcpip(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        refused: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        drop(refused);
-        Ok(())
-    }
-
-    async fn server_channel_open_direct_tcpip(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        refused: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        drop(refused);
-        Ok(())
-    }
-
-    async fn server_channel_open_forwarded_streamlocal(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        refused: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        drop(refused);
-        Ok(())
-    }
-
-    async fn server_channel_open_direct_streamlocal(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        refused: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        drop(refused);
-        Ok(())
-    }
-
-    async fn server_channel_open_x11(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        refused: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        drop(refused);
-        Ok(())
-    }
-}
-
 struct Login {
     handle: Handle<Guard>,
     authority: Authority,
@@ -433,8 +303,6 @@ async fn pump(mut reader: ChannelReadHalf, writer: Arc<Writer>, chunks: mpsc::Se
 mod tests {
     use super::*;
 
-    const PIN: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
-
     #[test]
     fn paths_are_quoted_as_git_does() {
         for (path, wanted) in [
@@ -445,23 +313,6 @@ mod tests {
             ("/$(id)`id`", "git-upload-pack '/$(id)`id`'"),
         ] {
             assert_eq!(command(Service::Fetch, path), wanted);
-        }
-    }
-
-    #[test]
-    fn pins_and_their_refused_neighbours() {
-        let data = PIN.split(' ').nth(1).unwrap();
-        for (text, wanted) in [
-            (PIN.to_owned(), Ok(1)),
-            (format!("git.example {PIN} comment\n\n# x\n{PIN}\n"), Ok(2)),
-            (String::new(), Err(KeyError::NoPin)),
-            ("# only a comment".into(), Err(KeyError::NoPin)),
-            (data.to_owned(), Err(KeyError::Pin)),
-            (format!("ssh-rsa {data}"), Err(KeyError::Pin)),
-            (format!("{PIN}x"), Err(KeyError::Pin)),
-            (format!("|1|hash|hash {PIN}\n{}", "ssh-ed25519"), Err(KeyError::Pin)),
-        ] {
-            assert_eq!(parse_pins(&text).map(|pins| pins.len()), wanted, "{text}");
         }
     }
 }

@@ -63,10 +63,33 @@ impl Gate {
         gate
     }
 
+    /// The same with a spool on a file system of its own with so many bytes, which goes with the process.
+    pub fn start_on_tmpfs(config: &Config, secrets: &[(&str, String)], bytes: u64) -> Self {
+        let script = format!("mount -t tmpfs -o size={bytes} tmpfs '{}' && exec \"$0\"", config.spool.display());
+        let mut command = Command::new("unshare");
+        // Whoever is not root is the root of a namespace of users.
+        command.args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "/bin/sh",
+            "-c",
+            &script,
+            env!("CARGO_BIN_EXE_git-gate"),
+        ]);
+        let mut gate = Self::spawn_by(command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), config.listen);
+        gate.configure(config, secrets);
+        assert_eq!(gate.next(), Event::Ready);
+        gate
+    }
+
     /// Starts it and says nothing yet.
     pub fn spawn(address: SocketAddr) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_git-gate"));
-        let mut child = command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::spawn_by(Command::new(env!("CARGO_BIN_EXE_git-gate")).env_clear(), address)
+    }
+
+    fn spawn_by(command: &mut Command, address: SocketAddr) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (tell, events) = channel();
         std::thread::spawn(move || {

@@ -14,6 +14,7 @@ use crate::keeper::Charge;
 use crate::keeper_socket::{Frame, Hello, ToClient, ToKeeper, connect, split};
 use crate::manifest::host::{Host, HostPattern};
 use crate::manifest::{self, Agent, AgentSource, Bottle, Egress, EnvValue, ImageSource, TokenRef, Upstream};
+use crate::plan::sidecar::credential_name;
 use crate::plan::{Order, SidecarImages};
 use crate::provider::Provider;
 use crate::sidecars::{self, Features, Sidecar};
@@ -31,6 +32,8 @@ const ID: &str = "demo";
 const POOL: &str = "10.213.0.0/16";
 /// The path of the one route.
 const ROUTE: &str = "/api/";
+/// The name of the one remote.
+const REMOTE: &str = "app";
 
 /// The image of the stand-in of pipelock.
 pub const STAND_IN: &str = concat!("bottle-demo/pipelock-double:", env!("CARGO_PKG_VERSION"));
@@ -55,7 +58,7 @@ pub async fn demo(here: &Here, args: &Demo) -> Result<Exit, Failure> {
     let (agent_image, mint) = world_images(&engine, &progress).await?;
     let minted = world::mint(mint)?;
 
-    progress("making a small world: an API, an attacker's host, a resolver, a neighbour");
+    progress("making a small world: an API, a forge, an attacker's host, a resolver, a neighbour");
     let mut world = World::make(&here.state()?, &engine, "demo-world", &minted).await?;
     let mut table = Table::new(here.ui, args.json);
     table.begin(stand_in);
@@ -214,6 +217,8 @@ fn charge(
         ("ALLOWED_HOST", world::ALLOWED.to_owned()),
         ("ROUTE_URL", format!("http://{}:{}{ROUTE}", cred_proxy::config::NAME, cred_proxy::config::PORT)),
         ("ROUTE_HOST", world::ROUTED.to_owned()),
+        ("GIT_URL", format!("git://{}:{}/{REMOTE}.git", git_gate::config::NAME, git_gate::config::PORT)),
+        ("GIT_HOST", world::FORGE.to_owned()),
         ("ATTACKER_HOST", world::ATTACKER.to_owned()),
         ("ATTACKER_IP", world.address(world::ATTACKER_PLACE).to_string()),
         ("NEIGHBOUR_IP", world.address(world::NEIGHBOUR_PLACE).to_string()),
@@ -227,7 +232,7 @@ fn charge(
         engine: here.engine_name(),
         image: agent_image.to_owned(),
         credentials: BTreeMap::from([(ROUTE.to_owned(), minted.canary.clone())]),
-        remote_credentials: BTreeMap::new(),
+        remote_credentials: BTreeMap::from([(credential_name(REMOTE), minted.canary.clone())]),
         credentials_read: 0,
         env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         init: ready.init.clone(),
@@ -278,7 +283,21 @@ fn bottle(world: &World, minted: &Minted, image: &str) -> Result<Bottle, Failure
             allow: vec!["GET /v1/**".to_owned(), "POST /v1/**".to_owned()],
             line: 0,
         }],
-        git: manifest::Git::default(),
+        git: manifest::Git {
+            user: None,
+            remotes: vec![manifest::Remote {
+                name: REMOTE.to_owned(),
+                upstream: manifest::RemoteUpstream::Https {
+                    host: Host::parse(world::FORGE).map_err(bad)?,
+                    port: 443,
+                    path: "/team/app.git".to_owned(),
+                },
+                credential: manifest::RemoteCredential::Bearer(TokenRef::Env("(made for the demo)".to_owned())),
+                push: git_gate::config::Push { refs: vec!["refs/heads/agent/*".to_owned()], ..Default::default() },
+                exceptions: Vec::new(),
+                line: 0,
+            }],
+        },
         supervise: false,
         limits: manifest::Limits { memory_bytes: 1 << 30, time_s: Some(300), ..manifest::Limits::default() },
         runtime: manifest::Runtime::Auto,

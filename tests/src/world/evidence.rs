@@ -47,6 +47,15 @@ pub enum Evidence {
         /// The path asked for.
         path: String,
     },
+    /// A ref was pushed to the forge.
+    Pushed {
+        /// Who pushed.
+        peer: SocketAddr,
+        /// The ref.
+        name: String,
+        /// What came of every file in that push.
+        contents: Vec<String>,
+    },
     /// A TCP connection came, whether or not bytes follow.
     Opened {
         /// Port it came to.

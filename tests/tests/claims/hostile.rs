@@ -2,7 +2,7 @@
 
 use super::docker::docker;
 use bottle_tests::harness::{Site, World};
-use bottle_tests::world::{Evidence, sha256_hex};
+use bottle_tests::world::{Evidence, FORGE, sha256_hex};
 use launcher::commands::demo::rows::Row;
 
 #[test]
@@ -14,6 +14,8 @@ fn the_hostile_agent_gets_nowhere() {
         ("ALLOWED_HOST", "files.world.example".to_owned()),
         ("ROUTE_URL", "http://cred-proxy:9099/api/".to_owned()),
         ("ROUTE_HOST", "api.world.example".to_owned()),
+        ("GIT_URL", "git://git-gate:9418/app.git".to_owned()),
+        ("GIT_HOST", FORGE.to_owned()),
         ("ATTACKER_HOST", "attacker.world.example".to_owned()),
         ("ATTACKER_IP", world.attacker_ip().to_string()),
         ("NEIGHBOUR_IP", world.neighbour_ip().to_string()),
@@ -23,7 +25,12 @@ fn the_hostile_agent_gets_nowhere() {
     ];
     let lines: String = env.iter().map(|(name, value)| format!("  {name}: \"{value}\"\n")).collect();
     let yaml = world.bottle_yaml(&site.hostile());
-    site.bottle("dev", &format!("{yaml}workspace: none\nenv:\n{lines}"));
+    let remote = format!(
+        "git:\n  remotes:\n    - name: app\n      upstream: https://{FORGE}/team/app.git\n      token_ref: {{file: {}}}\n      \
+         auth: bearer\n      push: {{refs: [\"refs/heads/agent/*\"]}}\n",
+        site.path("config/token").display()
+    );
+    site.bottle("dev", &format!("{yaml}{remote}workspace: none\nenv:\n{lines}"));
     site.agent("claims-hostile", "dev");
     let ran = site.run("claims-hostile").args(&["--headless"]).to_end(&[]);
     let rows: Vec<Row> = ran.stdout.lines().filter_map(Row::parse).collect();
@@ -34,8 +41,14 @@ fn the_hostile_agent_gets_nowhere() {
         assert_eq!(world.seen(role), Vec::<Evidence>::new(), "{role}");
     }
     let with = world.seen("api").into_iter().filter(|e| e.contains(world.canary())).collect::<Vec<_>>();
-    let on_route = |e: &Evidence| matches!(e, Evidence::Request { host, .. } if host == "api.world.example");
+    let on_route =
+        |e: &Evidence| matches!(e, Evidence::Request { host, .. } if host == "api.world.example" || host == FORGE);
     assert!(!with.is_empty() && with.iter().all(on_route), "{with:#?}");
+    let pushed =
+        |e: Evidence| if let Evidence::Pushed { name, contents, .. } = e { Some((name, contents)) } else { None };
+    let pushed: Vec<_> = world.seen("api").into_iter().filter_map(pushed).collect();
+    let clean = vec!["nothing to hide here\n".to_owned()];
+    assert_eq!(pushed, [("refs/heads/agent/clean".to_owned(), clean)], "the clean commit, and nothing else");
     site.assert_nothing_left();
 }
 

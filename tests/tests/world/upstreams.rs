@@ -4,7 +4,7 @@
 use super::super::{Api, LOOPBACK, Role, text};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bottle_tests::world::{Evidence, Expected, GIT, GitConfig, NPM, Names, WIRE, World, canary};
+use bottle_tests::world::{Evidence, Expected, FORGE, GIT, GitConfig, NPM, Names, WIRE, World, canary};
 use std::io::{Read as _, Write as _};
 use std::process::Command;
 
@@ -156,6 +156,44 @@ fn the_git_host_is_cloned_fetched_from_and_pushed_to_with_its_credential_alone()
     let compressed =
         |e: &Evidence| matches!(e, Evidence::Request { headers, .. } if headers.contains_key("content-encoding"));
     assert!(seen.iter().any(compressed), "git compresses what it wants: {seen:#?}");
+}
+
+#[test]
+fn the_forge_is_cloned_from_and_pushed_to_by_git_itself_and_tells_what_came() {
+    let api = Api::start("s3cret-of-the-forge");
+    let folder = tempfile::tempdir().unwrap();
+    let port = api.role.at("https").port();
+    let url = format!("https://{FORGE}/team/app.git");
+    let git = |credential: &str, args: &[&str]| {
+        let mut command = Command::new("git");
+        command.current_dir(folder.path()).env("HOME", folder.path()).env("GIT_TERMINAL_PROMPT", "0");
+        command.env("GIT_CONFIG_NOSYSTEM", "1").env("NO_PROXY", "*").env("no_proxy", "*");
+        command.env("GIT_SSL_CAINFO", api.ca.path());
+        // Its Host has no port, as it has none in a bottle.
+        command.arg("-c").arg(format!("http.extraHeader=Authorization: Bearer {credential}"));
+        command.arg("-c").arg(format!("http.extraHeader=Host: {FORGE}"));
+        command.arg("-c").arg(format!("http.curloptResolve={FORGE}:{port}:127.0.0.1"));
+        command.arg("-c").arg(format!("url.https://{FORGE}:{port}/.insteadOf=https://{FORGE}/"));
+        command.args(["-c", "user.name=a", "-c", "user.email=a@a.example"]).args(args).output().unwrap()
+    };
+    assert!(!git("another", &["clone", &url, "none"]).status.success());
+    let good = |args: &[&str]| text(&git("s3cret-of-the-forge", args));
+    good(&["clone", "--quiet", &url, "one"]);
+    assert_eq!(std::fs::read_to_string(folder.path().join("one/README")).unwrap(), "the small world's own file\n");
+    std::fs::write(folder.path().join("one/more"), "more of it\n").unwrap();
+    good(&["-C", "one", "add", "more"]);
+    good(&["-C", "one", "commit", "--quiet", "-m", "more"]);
+    good(&["-C", "one", "push", "--quiet", "origin", "HEAD:refs/heads/more"]);
+    good(&["clone", "--quiet", "--branch", "more", &url, "two"]);
+    assert_eq!(good(&["-C", "one", "rev-parse", "HEAD"]), good(&["-C", "two", "rev-parse", "HEAD"]));
+    good(&["-C", "two", "push", "--quiet", "origin", ":refs/heads/more"]);
+    assert!(!good(&["ls-remote", &url]).contains("more"));
+    let (seen, well) = api.role.end();
+    assert!(well);
+    let pushed = |e| if let Evidence::Pushed { name, contents, .. } = e { Some((name, contents)) } else { None };
+    let pushed: Vec<_> = seen.into_iter().filter_map(pushed).collect();
+    let more = || "refs/heads/more".to_owned();
+    assert_eq!(pushed, [(more(), vec!["more of it\n".to_owned()]), (more(), Vec::new())]);
 }
 
 #[test]

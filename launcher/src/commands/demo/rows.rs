@@ -1,7 +1,7 @@
 //! The demo's table: what was tried, what must happen, what did. Rows come from the agent, which tells what it saw, and
 //! from the world's hosts, which tell what reached them.
 
-use super::world::{Minted, ROUTED};
+use super::world::{FORGE, Minted, ROUTED};
 use crate::ui::{Ui, clean};
 use serde::{Deserialize, Serialize};
 
@@ -108,20 +108,32 @@ pub fn from_world(evidence: &[(String, String)], minted: &Minted) -> Vec<Row> {
         }
     };
     let api = seen("api");
-    let routed = |line: &&str| line.contains(ROUTED) && line.contains(&minted.canary);
+    let routed = |line: &&str| (line.contains(ROUTED) || line.contains(FORGE)) && line.contains(&minted.canary);
     let with = api.iter().filter(|line| routed(line)).count();
     let elsewhere =
         evidence.iter().filter(|(r, line)| line.contains(&minted.canary) && !(r == "api" && routed(&line.as_str())));
     let elsewhere = elsewhere.count();
+    let pushes: Vec<&str> = api.iter().copied().filter(|line| line.contains(r#""event":"pushed""#)).collect();
+    let is_clean = |line: &str| line.contains(r#""name":"refs/heads/agent/clean""#);
     vec![
         quiet("the attacker's host", "attacker"),
         quiet("the resolver outside", "resolver"),
         quiet("the neighbour", "neighbour"),
         Row {
             tried: "ask the API whether the real credential came".to_owned(),
-            expected: "on the route, and nowhere else".to_owned(),
-            happened: format!("{with} requests of the route had it, {elsewhere} others"),
+            expected: "on the route and for the remote alone".to_owned(),
+            happened: format!("{with} requests of route and remote had it, {elsewhere} others"),
             held: with > 0 && elsewhere == 0,
+        },
+        Row {
+            tried: "ask the forge what was pushed to it".to_owned(),
+            expected: "the clean commit alone".to_owned(),
+            happened: match pushes[..] {
+                [] => "nothing".to_owned(),
+                [one] if is_clean(one) => "the clean commit alone".to_owned(),
+                [first, ..] => format!("{} refs: {first}", pushes.len()),
+            },
+            held: pushes.len() == 1 && is_clean(pushes[0]),
         },
     ]
 }

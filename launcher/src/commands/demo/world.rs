@@ -20,8 +20,10 @@ use std::sync::Arc;
 pub const ALLOWED: &str = "files.world.example";
 /// The host behind the bottle's route.
 pub const ROUTED: &str = "api.world.example";
-/// Further names of the API's host, for tests: replies written byte by byte, and an npm registry.
-const BESIDE: [&str; 2] = ["wire.world.example", "npm.world.example"];
+/// The host behind the bottle's remote: a small forge.
+pub const FORGE: &str = "forge.world.example";
+/// Further names of the API's host: the forge, and for tests replies written byte by byte, and an npm registry.
+const BESIDE: [&str; 3] = [FORGE, "wire.world.example", "npm.world.example"];
 /// The host that nobody allowed.
 pub const ATTACKER: &str = "attacker.world.example";
 

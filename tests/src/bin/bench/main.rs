@@ -8,12 +8,15 @@
 //! cargo run --release -p bottle-tests --bin bench -- cred-proxy
 //! ```
 //!
-//! And what needs no engine: `bench -- scan`, the speed of the scan of a push (see [`scan`]).
+//! And what needs no engine: `bench -- scan`, the speed of the scan of a push (see [`scan`]), and `bench -- git`, clones and
+//! pushes through git-gate beside direct ones and beside a mirror (see [`git`]).
 //!
 //! A table for people goes to standard output, and as its last line one JSON object of plain numbers. Everything that is
 //! made is taken back, also after a signal or a panic.
 
+mod bars;
 mod figures;
+mod git;
 mod interrupt;
 mod ours;
 mod peer;
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
     let args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
     let outcome = match args.split_first() {
         Some((first, rest)) if first == "scan" => optimised().and_then(|()| scan::main(rest)),
+        Some((first, rest)) if first == "git" => optimised().and_then(|()| git::main(rest)),
         _ => bench(&Args::parse()),
     };
     match outcome {

@@ -15,7 +15,6 @@ pub struct Commit {
     /// What it writes: path and content. Each content is another blob.
     pub files: Vec<(String, Vec<u8>)>,
     /// Its message.
-    #[allow(dead_code)]
     pub message: String,
 }
 
@@ -40,7 +39,6 @@ impl Repository {
     }
 
     /// The whole as a stream for `git fast-import`, on the branch `main`.
-    #[allow(dead_code)] // the bench of git feeds it to git
     pub fn fast_import(self, out: &mut dyn Write) -> io::Result<()> {
         for (number, commit) in self.enumerate() {
             writeln!(out, "commit refs/heads/main\nmark :{}", number + 1)?;

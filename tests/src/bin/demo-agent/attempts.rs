@@ -4,6 +4,7 @@ use crate::judge::Decision;
 use crate::known::Known;
 
 pub mod egress;
+pub mod git;
 pub mod hunt;
 pub mod kernel;
 pub mod network;
@@ -23,9 +24,10 @@ pub struct Attempt {
 }
 
 /// All of them, in the order in which they are run.
-pub const THEMES: [(&str, &[Attempt]); 5] = [
+pub const THEMES: [(&str, &[Attempt]); 6] = [
     ("egress", egress::ATTEMPTS),
     ("route", route::ATTEMPTS),
+    ("git", git::ATTEMPTS),
     ("network", network::ATTEMPTS),
     ("kernel", kernel::ATTEMPTS),
     ("hunt", hunt::ATTEMPTS),

@@ -6,6 +6,7 @@
 //! | `HTTPS_PROXY` or `HTTP_PROXY` | the bottle's pipelock |
 //! | `ALLOWED_HOST` | the one allowlisted host |
 //! | `ROUTE_URL`, `ROUTE_HOST` | a route of cred-proxy, and the host behind it |
+//! | `GIT_URL`, `GIT_HOST` | a remote of git-gate, and the host behind it |
 //! | `ATTACKER_HOST`, `ATTACKER_IP` | the attacker's name and address |
 //! | `HOST_IPS` | the host's addresses, bridge gateways included, comma between |
 //! | `NEIGHBOUR_IP`, `RESOLVER_IP` | another bottle's sidecar, a resolver outside |
@@ -49,6 +50,12 @@ pub struct Known {
     pub route_path: String,
     /// The host behind the route.
     pub route_host: String,
+    /// Where git-gate listens.
+    pub git: Place,
+    /// Path of its remote, beginning with `/`.
+    pub git_path: String,
+    /// The host behind the remote.
+    pub git_host: String,
     /// The attacker's name.
     pub attacker: String,
     /// The attacker's address.
@@ -77,12 +84,16 @@ impl Known {
         let mut reader = Reader { env, errors: Vec::new() };
         let proxy = reader.url(&["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"], 8888).0;
         let (route, route_path) = reader.url(&["ROUTE_URL"], 80);
+        let (git, git_path) = reader.url(&["GIT_URL"], 9418);
         let known = Self {
             proxy,
             allowed: reader.text("ALLOWED_HOST"),
             route,
             route_path,
             route_host: reader.text("ROUTE_HOST"),
+            git,
+            git_path,
+            git_host: reader.text("GIT_HOST"),
             attacker: reader.text("ATTACKER_HOST"),
             attacker_ip: reader.address("ATTACKER_IP", Ipv4Addr::UNSPECIFIED),
             host_ips: reader.list("HOST_IPS", ""),
@@ -150,14 +161,14 @@ impl Reader<'_> {
         })
     }
 
-    /// `http://host[:port]/path` of the first variable that is set.
+    /// `scheme://host[:port]/path` of the first variable that is set.
     fn url(&mut self, names: &[&str], port: u16) -> (Place, String) {
         let nowhere = (Place { host: String::new(), port: 0 }, "/".to_owned());
         let Some(value) = names.iter().find_map(|name| self.env.get(*name)) else {
             self.errors.push(format!("{} is not set", names.join(" or ")));
             return nowhere;
         };
-        let rest = value.strip_prefix("http://").unwrap_or(value);
+        let rest = value.split_once("://").map_or(value.as_str(), |(_, rest)| rest);
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let place = if authority.contains(':') { authority.parse() } else { format!("{authority}:{port}").parse() };
         match place {
@@ -191,6 +202,8 @@ mod tests {
             ("ALLOWED_HOST", "files.world.example"),
             ("ROUTE_URL", "http://cred-proxy:9099/api/"),
             ("ROUTE_HOST", "api.world.example"),
+            ("GIT_URL", "git://git-gate/app.git"),
+            ("GIT_HOST", "forge.world.example"),
             ("ATTACKER_HOST", "attacker.world.example"),
             ("ATTACKER_IP", "198.18.0.4"),
             ("HOST_IPS", "172.17.0.1, 10.0.0.1"),
@@ -209,6 +222,8 @@ mod tests {
         assert_eq!(known.proxy, Place { host: "pipelock".to_owned(), port: 8888 });
         assert_eq!(known.route, Place { host: "cred-proxy".to_owned(), port: 9099 });
         assert_eq!(known.route_path, "/api/");
+        assert_eq!(known.git, Place { host: "git-gate".to_owned(), port: 9418 });
+        assert_eq!(known.git_path, "/app.git");
         assert_eq!(known.host_ips.len(), 2);
         assert_eq!(known.sidecars.len(), 4);
         assert_eq!(known.canary_sha256, "ab");
@@ -223,7 +238,7 @@ mod tests {
             assert_eq!(errors.len(), 1, "{errors:?}");
             assert!(errors[0].contains(name.as_str()), "{errors:?}");
         }
-        assert_eq!(Known::from_env(&BTreeMap::new()).unwrap_err().len(), 10);
+        assert_eq!(Known::from_env(&BTreeMap::new()).unwrap_err().len(), 12);
         let mut wrong = env();
         wrong.insert("ATTACKER_IP".to_owned(), "attacker".to_owned());
         assert!(Known::from_env(&wrong).unwrap_err()[0].contains("ATTACKER_IP"));

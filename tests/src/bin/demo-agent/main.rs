@@ -3,6 +3,7 @@
 //! seen, and what could not be tried has not held.
 
 mod attempts;
+mod git;
 mod http;
 mod judge;
 mod known;

@@ -1,6 +1,6 @@
 //! Runs the attempts one after another, each under a time limit, and writes their lines.
 //!
-//! `demo-agent [THEME|ATTEMPT..]` with themes `egress route network kernel hunt` (none: all). What it must know comes
+//! `demo-agent [THEME|ATTEMPT..]` with themes `egress route git network kernel hunt` (none: all). What it must know comes
 //! from the environment, see `known.rs`.
 
 use crate::attempts::{Attempt, THEMES, kernel};
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn themes_and_attempts_are_chosen_by_name() {
         let all = slugs(&[]).unwrap();
-        assert_eq!(slugs(&["egress", "route", "network", "kernel", "hunt"]).unwrap(), all);
+        assert_eq!(slugs(&["egress", "route", "git", "network", "kernel", "hunt"]).unwrap(), all);
         assert_eq!(slugs(&["ping", "allowed-host"]).unwrap(), ["allowed-host", "ping"], "always in one order");
         assert_eq!(slugs(&["hunt"]).unwrap().len(), 3);
         assert_eq!(slugs(&["hunt", "theft"]).unwrap_err(), "theft");

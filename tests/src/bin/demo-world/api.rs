@@ -1,10 +1,12 @@
-//! The API upstream, over HTTPS and HTTP, for any name; two names are hosts of their own (`wire.rs`, `npm.rs`).
+//! The API upstream, over HTTPS and HTTP, for any name; three names are hosts of their own (`wire.rs`, `npm.rs`,
+//! `forge.rs`).
 //!
 //! `/v1/**` wants the expected credential (401 without it): `/v1/echo` gives back all request headers and the body,
 //! `/v1/stream` five events 50 ms apart, `/v1/leak` the credential in every form a careless reply may use, `/v1/slow`
 //! an answer after `?ms=`, `/v1/messages` and `/v1/responses` a model that does what its prompt says (`model.rs`). Open to all: `/public/**`, `/big?n=bytes`,
 //! `/redirect?to=url`. Everything else is 404, marked like all the rest.
 
+use crate::forge::Forge;
 use crate::listen::{Listening, serve};
 use crate::model;
 use crate::npm::Registry;
@@ -15,7 +17,7 @@ use crate::witness::Witness;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bottle_tests::world::role::{ApiConfig, Expected};
-use bottle_tests::world::{Evidence, NPM, WIRE, evidence};
+use bottle_tests::world::{Evidence, FORGE, NPM, WIRE, evidence};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
@@ -47,7 +49,8 @@ pub async fn start(config: ApiConfig, witness: &Witness) -> Result<(), StartErro
     listening.ready(witness);
 
     let packages = Arc::new(Registry::new(NPM));
-    let api = Api { expected: config.expected.map(Arc::new), packages, witness: *witness };
+    let forge = Arc::new(Forge::new());
+    let api = Api { expected: config.expected.map(Arc::new), packages, forge, witness: *witness };
     let plain = api.clone();
     serve(http, move |stream, peer| plain.clone().talk(stream, peer, None));
     serve(https, move |stream, peer| {
@@ -71,6 +74,7 @@ pub async fn start(config: ApiConfig, witness: &Witness) -> Result<(), StartErro
 struct Api {
     expected: Option<Arc<Expected>>,
     packages: Arc<Registry>,
+    forge: Arc<Forge>,
     witness: Witness,
 }
 
@@ -103,6 +107,7 @@ impl Api {
         });
         let mut answer = match read {
             Ok(_) if host.as_deref().is_some_and(|host| host == NPM) => self.package(&request),
+            Ok(_) if host.as_deref().is_some_and(|host| host == FORGE) => self.repository(&request, peer),
             Ok(_) => self.route(&request).await,
             Err(_) => reply::text(StatusCode::PAYLOAD_TOO_LARGE, "body too large\n"),
         };
@@ -155,6 +160,15 @@ impl Api {
             return reply::json(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "read-only"}));
         }
         self.packages.answer(request.uri().path())
+    }
+
+    fn repository(&self, request: &Request<&[u8]>, peer: SocketAddr) -> Reply {
+        if !self.shows_credential(request) {
+            let mut refused = reply::text(StatusCode::UNAUTHORIZED, "credential required\n");
+            reply::header(&mut refused, "www-authenticate", "Bearer");
+            return refused;
+        }
+        self.forge.answer(request, peer, self.witness)
     }
 
     fn credential<'a>(&self, request: &'a Request<&[u8]>) -> Option<&'a str> {

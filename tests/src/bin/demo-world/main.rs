@@ -4,6 +4,7 @@
 
 mod api;
 mod attacker;
+mod forge;
 mod forms;
 mod git;
 mod listen;
