@@ -13,7 +13,7 @@ use http::header::HOST;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -45,6 +45,8 @@ const STALLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How often a stream on which nothing happens shows that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+const TOO_LARGE: &str = "the request is larger than 256 KiB\n";
 
 type Reply = Response<BoxBody<Bytes, Infallible>>;
 
@@ -111,10 +113,14 @@ impl Server {
             return plain(StatusCode::FORBIDDEN, "call it by its name: http://supervise:9100/mcp\n");
         }
         let (head, body) = request.into_parts();
+        // What is announced as too large is not waited for.
+        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+            return last(plain(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE));
+        }
         let body = match tokio::time::timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES_MAX).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                return last(plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is larger than 256 KiB\n"));
+                return last(plain(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE));
             }
             Ok(Err(_)) => return last(plain(StatusCode::BAD_REQUEST, "the request broke off\n")),
             Err(_) => return last(plain(StatusCode::REQUEST_TIMEOUT, "the request took too long to come\n")),

@@ -8,13 +8,23 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use supervise::config::{Command, Event};
 use supervise::wire::{Change, Current, Status};
 use world::http::{connect, exchange, finish, head, post, result, rpc, split, still_works, tool};
-use world::{Sidecar, answer};
+use world::{PATIENCE, Sidecar, answer};
 
 fn ask(justification: &str) -> Vec<u8> {
     tool("pipelock-block", json!({ "hosts": ["a.example"], "justification": justification }))
+}
+
+/// Looks again and again, for as long as anything may take.
+fn until(is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "it never came to be so");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -285,8 +295,16 @@ proptest! {
     }
 }
 
+/// As many as this process may have: a shell's usual thousand is too few.
+fn more_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
 #[test]
 fn a_thousand_silent_connections_keep_nobody_out() {
+    more_descriptors();
     let sidecar = Sidecar::start(0);
     let host = sidecar.address.to_string();
     let begun = head(&host, 10);
@@ -320,6 +338,10 @@ fn calls_that_wait_keep_nobody_out_and_more_of_them_do_not_wait() {
         })
         .collect();
     // As many as may wait do; the others are told at once that it is pending.
+    let is_answered = |stream: &&TcpStream| stream.peek(&mut [0]).is_ok();
+    waiting.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    until(|| waiting.iter().filter(is_answered).count() == 28);
+    waiting.iter().for_each(|stream| stream.set_nonblocking(false).unwrap());
     let told = result(sidecar.address, &check);
     assert_eq!(told["structuredContent"]["status"], json!("pending"), "{told}");
     still_works(sidecar.address);
