@@ -7,7 +7,7 @@ use crate::config::{NAME, PATH, PORT};
 use crate::desk::Desk;
 use crate::mcp::Handler;
 use crate::patient::Patient;
-use crate::places::{Place, Places};
+use crate::places::{Busy, Place, Places};
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -21,7 +21,9 @@ use rmcp::transport::streamable_http_server::session::never::NeverSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -129,20 +131,39 @@ impl Server {
             return last(plain(StatusCode::SERVICE_UNAVAILABLE, "too many connections\n"));
         };
         let reply = self.mcp.handle(Request::from_parts(head, Full::new(body))).await;
-        // The place is kept until the last byte of the reply is handed over.
-        reply.map(|body| {
-            let kept = body.map_frame(move |frame| {
-                let _ = &busy;
-                frame
-            });
-            kept.boxed()
-        })
+        reply.map(|body| Kept { body, _busy: busy }.boxed())
     }
 
     fn is_meant(&self, headers: &HeaderMap) -> bool {
         let mut hosts = headers.get_all(HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
         self.hosts.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+    }
+}
+
+/// A reply's body that keeps its connection's place until its last byte is handed over.
+struct Kept {
+    body: BoxBody<Bytes, Infallible>,
+    _busy: Busy,
+}
+
+impl hyper::body::Body for Kept {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
     }
 }
 
