@@ -1,5 +1,7 @@
 //! What a hostile agent may try with the endpoint. After each attempt the next good call is answered.
+
 #![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod world;
 
@@ -323,6 +325,33 @@ fn a_thousand_silent_connections_keep_nobody_out() {
         drop(held);
         still_works(sidecar.address);
     }
+}
+
+#[test]
+fn who_asks_and_never_reads_keeps_nobody_out() {
+    let sidecar = Sidecar::start(0);
+    let body = rpc("tools/list", json!({}));
+    let head = head(&sidecar.address.to_string(), body.len()).replace("Connection: close\r\n", "");
+    let request = [head.as_bytes(), &body].concat();
+    let before = sidecar.memory();
+    let held: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = connect(sidecar.address);
+            stream.set_nonblocking(true).unwrap();
+            // Until neither side takes any more.
+            for _ in 0..2000 {
+                if stream.write_all(&request).is_err() {
+                    break;
+                }
+            }
+            stream
+        })
+        .collect();
+    still_works(sidecar.address);
+    let after = sidecar.memory();
+    assert!(after < before + (32 << 20), "{before} bytes became {after}");
+    drop(held);
+    still_works(sidecar.address);
 }
 
 #[test]

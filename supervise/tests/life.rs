@@ -1,5 +1,7 @@
 //! The sidecar's life at its keeper's hands.
+
 #![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod world;
 

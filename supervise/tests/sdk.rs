@@ -1,5 +1,7 @@
 //! The official SDK of MCP against the real sidecar, in both of the protocol's ways: with a handshake, and without.
+
 #![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod world;
 
