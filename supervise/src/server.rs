@@ -27,7 +27,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
-/// Connections at one time; see [`Places`].
+/// Connections at one time; see [`Places`]. More than calls can hold at one time: 32 wait for a verdict, and the limit on
+/// asks lets no more than 27 wait for the keeper.
 pub const CONNECTIONS_MAX: usize = 64;
 
 /// Bytes of a request's head.
