@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, watch};
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Longer lines of a sidecar are cut here. The reader of pipelock's knows a cut line by its length.
 const LINE_BYTES_MAX: usize = pipelock_config::log::LINE_BYTES_MAX;
+/// The same for supervise: a Dockerfile of 64 KiB, of which JSON may make six times as much, and the words with it.
+const ASK_BYTES_MAX: usize = 512 << 10;
 /// Lines of a failed sidecar that the error shows.
 const LAST_LINES: usize = 8;
 /// Lines that may wait for their reader; the log keeps all of them.
@@ -33,6 +35,7 @@ pub struct Sidecar {
     input: Box<dyn AsyncWrite + Send + Unpin>,
     status: watch::Receiver<Status>,
     startup: watch::Receiver<Option<Startup>>,
+    said: watch::Receiver<Said>,
     lines: Option<mpsc::Receiver<String>>,
 }
 
@@ -45,6 +48,100 @@ pub enum Status {
     Ready,
     /// Its output has ended: it is gone. The last lines that it said.
     Ended(Vec<String>),
+}
+
+/// What a container has answered its keeper. Answers of a kind are counted, so that one is never taken for an older one's;
+/// they are read before lines are handed on, since lines may be dropped and an agent causes most of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// How often it said that it is ready.
+    pub readies: u64,
+    /// How often a pipelock took, or did not take, a changed file.
+    pub reloads: u64,
+    /// The SHA-256 of the file that it took last, in hexadecimal, or why it did not.
+    pub reload: Option<Result<String, String>>,
+    /// How often a probe was answered.
+    pub probes: u64,
+    /// The last answer to a probe.
+    pub probe: Option<Probed>,
+    /// How often a command was answered.
+    pub acknowledged: u64,
+    /// The last answer to a command: obeyed, or why not.
+    pub acknowledgement: Option<Result<(), String>>,
+    /// How often `bottle-init` could not carry an order out.
+    pub failures: u64,
+    /// Why, the last time.
+    pub failure: String,
+}
+
+/// What a pipelock's own proxy answered when it was asked whether a host is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// `host:port`.
+    pub target: String,
+    /// HTTP status; 0 where there was no answer.
+    pub status: u16,
+    /// What it said.
+    pub text: String,
+}
+
+impl Said {
+    /// Takes a line in. Was it an answer?
+    fn hear(&mut self, role: &str, stream: &str, line: &str) -> bool {
+        use bottle_images::init::Event;
+        if stream == "out"
+            && let Some(event) = Event::parse(line)
+        {
+            match event {
+                Event::Ready => self.readies += 1,
+                Event::Probed { target, status, text } => {
+                    self.probes += 1;
+                    self.probe = Some(Probed { target, status, text });
+                }
+                Event::Failed(why) => {
+                    self.failures += 1;
+                    self.failure = why;
+                }
+                Event::Wrote(_) | Event::Exited(_) => return false,
+            }
+            return true;
+        }
+        if is_pipelock(role) {
+            return self.hear_pipelock(line);
+        }
+        let answer = match line {
+            _ if stream != "out" => return false,
+            r#"{"event":"configured"}"# => Ok(()),
+            _ if is_refused(line) => Err(reason_of(line)),
+            _ => return false,
+        };
+        self.acknowledged += 1;
+        self.acknowledgement = Some(answer);
+        true
+    }
+
+    fn hear_pipelock(&mut self, line: &str) -> bool {
+        // Most lines are about requests and need not be read twice.
+        if !["config_reload", "CONFIG_RELOAD", "config reload failed"].iter().any(|word| line.contains(word)) {
+            return false;
+        }
+        let outcome = match LogEvent::parse(line) {
+            Some(LogEvent::ConfigReload { status, hash }) if status == "success" => Ok(hash),
+            Some(LogEvent::ConfigReload { status, .. }) => Err(status),
+            Some(LogEvent::ReloadRefused { reason }) => Err(reason),
+            _ => return false,
+        };
+        self.reloads += 1;
+        self.reload = Some(outcome);
+        true
+    }
+}
+
+/// Why a sidecar refused a command.
+fn reason_of(line: &str) -> String {
+    let said: Option<serde_json::Value> = serde_json::from_str(line).ok();
+    let reason = said.as_ref().and_then(|said| said.get("reason")).and_then(serde_json::Value::as_str);
+    reason.unwrap_or("it did not say why").to_owned()
 }
 
 /// Why a container could not be brought up.
@@ -99,19 +196,25 @@ pub struct Startup {
 
 impl Startup {
     /// What is wrong with a pipelock that was sent this file and said this. `None`: nothing.
-    fn fault(said: Option<&Self>, yaml: &str) -> Option<String> {
+    pub fn fault(said: Option<&Self>, yaml: &str) -> Option<String> {
         let Some(Self { mode, hash }) = said else {
             return Some("it has not said which one it read".to_owned());
         };
         if mode != "strict" {
             return Some(format!("its mode is {mode:?} and not \"strict\""));
         }
-        let mut sent = String::new();
-        for byte in Sha256::digest(yaml.as_bytes()) {
-            let _ = write!(sent, "{byte:02x}"); // writing to a String cannot fail
-        }
+        let sent = sha256_hex(yaml.as_bytes());
         (*hash != sent).then(|| format!("it read {hash}, and {sent} was sent (SHA-256)"))
     }
+}
+
+/// The SHA-256 of bytes in lower-case hexadecimal, as pipelock says it of its file.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    let mut hex = String::new();
+    for byte in Sha256::digest(bytes) {
+        let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+    }
+    hex
 }
 
 fn said(lines: &[String]) -> String {
@@ -134,8 +237,9 @@ pub async fn bring<E: Engine>(
     let started = began.elapsed();
     let (status, watched) = watch::channel(Status::Starting);
     let (startup, heard) = watch::channel(None);
+    let (answers, said) = watch::channel(Said::default());
     let (lines, waiting) = mpsc::channel(LINES_WAITING_MAX);
-    let told = Told { status, startup, lines };
+    let told = Told { status, startup, answers, lines };
     tokio::spawn(drain(role.to_owned(), output, Arc::clone(log), told));
     let mut sidecar = Sidecar {
         role: role.to_owned(),
@@ -144,6 +248,7 @@ pub async fn bring<E: Engine>(
         input,
         status: watched,
         startup: heard,
+        said,
         lines: Some(waiting),
     };
     sidecar.send(feed).await.map_err(|source| BringError::Feed { role: role.to_owned(), source })?;
@@ -202,6 +307,11 @@ impl Sidecar {
         self.startup.clone()
     }
 
+    /// What it has answered its keeper, to watch.
+    pub fn said(&self) -> watch::Receiver<Said> {
+        self.said.clone()
+    }
+
     /// The lines it says from now on; they can be taken once. Lines are dropped while nobody reads them.
     pub fn take_lines(&mut self) -> Option<mpsc::Receiver<String>> {
         self.lines.take()
@@ -222,6 +332,7 @@ impl Sidecar {
 struct Told {
     status: watch::Sender<Status>,
     startup: watch::Sender<Option<Startup>>,
+    answers: watch::Sender<Said>,
     lines: mpsc::Sender<String>,
 }
 
@@ -230,11 +341,11 @@ async fn drain(
     role: String,
     mut output: futures_util::stream::BoxStream<'static, Result<Chunk, EngineError>>,
     log: Arc<LogFile>,
-    Told { status, startup, lines }: Told,
+    Told { status, startup, answers, lines }: Told,
 ) {
     let mut last: Vec<String> = Vec::new();
-    let mut out = Lines::default();
-    let mut err = Lines::default();
+    let mut out = Lines::of(&role);
+    let mut err = Lines::of(&role);
     while let Some(Ok(chunk)) = output.next().await {
         let (found, stream) = match &chunk {
             Chunk::Out(bytes) => (out.push(bytes), "out"),
@@ -263,6 +374,7 @@ async fn drain(
                     starting
                 });
             }
+            answers.send_if_modified(|said| said.hear(&role, stream, &line));
             // A reader that is too slow, or none at all, loses lines here and never in the log.
             let _ = lines.try_send(line.clone());
             last.push(line);
@@ -299,10 +411,24 @@ fn is_refused(line: &str) -> bool {
 }
 
 /// Cuts a stream into lines.
-#[derive(Default)]
 pub struct Lines {
     rest: Vec<u8>,
     skipping: bool,
+    bytes_max: usize,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { rest: Vec::new(), skipping: false, bytes_max: LINE_BYTES_MAX }
+    }
+}
+
+impl Lines {
+    /// For what a container of this role says: an ask of supervise may bring a whole Dockerfile along.
+    fn of(role: &str) -> Self {
+        let bytes_max = if role == supervise::NAME { ASK_BYTES_MAX } else { LINE_BYTES_MAX };
+        Self { bytes_max, ..Self::default() }
+    }
 }
 
 impl Lines {
@@ -312,7 +438,7 @@ impl Lines {
         let mut lines = Vec::new();
         for byte in bytes {
             let ends = *byte == b'\n';
-            if !self.skipping && (ends || self.rest.len() >= LINE_BYTES_MAX) {
+            if !self.skipping && (ends || self.rest.len() >= self.bytes_max) {
                 let line = String::from_utf8_lossy(&self.rest);
                 lines.push(line.trim_end_matches('\r').to_owned());
                 self.rest.clear();

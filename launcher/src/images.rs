@@ -53,6 +53,7 @@ pub fn references() -> SidecarImages {
         pipelock: "bottle/pipelock:<pinned>".to_owned(),
         cred_proxy: format!("bottle/cred-proxy:{version}"),
         git_gate: format!("bottle/git-gate:{version}"),
+        supervise: format!("bottle/supervise:{version}"),
         wall: format!("bottle/wall:{version}"),
     }
 }
@@ -126,6 +127,7 @@ pub async fn ready<E: Engine>(
     let references = references();
     let (_, cred_proxy) = binary("cred-proxy")?;
     let (_, git_gate) = binary("git-gate")?;
+    let (_, supervise) = binary("supervise")?;
     let (_, wall) = binary("bottle-wall")?;
     let (init_path, init_bytes) = binary("bottle-init")?;
     let cred_proxy = scratch(&references.cred_proxy, "/cred-proxy", cred_proxy, crate::plan::hardening::SIDECAR_USER);
@@ -133,9 +135,11 @@ pub async fn ready<E: Engine>(
         owned: BTreeMap::from([(crate::plan::sidecar::SPOOL.to_owned(), crate::plan::hardening::SIDECAR_UID)]),
         ..scratch(&references.git_gate, "/git-gate", git_gate, crate::plan::hardening::SIDECAR_USER)
     };
+    let supervise = scratch(&references.supervise, "/supervise", supervise, crate::plan::hardening::SIDECAR_USER);
     let wall = scratch(&references.wall, "/bottle-wall", wall, "0:0");
     engine.load(&cred_proxy).await?;
     engine.load(&git_gate).await?;
+    engine.load(&supervise).await?;
     engine.load(&wall).await?;
 
     // Its name says what it is made of: another pipelock or another first process is another image.
@@ -148,7 +152,13 @@ pub async fn ready<E: Engine>(
         let file = (init::PATH, 0o755, init_bytes);
         engine.derive(pipelock_id, &tag, file, &entrypoint, &BTreeMap::new()).await?;
     }
-    let images = SidecarImages { pipelock: tag, cred_proxy: cred_proxy.tag, git_gate: git_gate.tag, wall: wall.tag };
+    let images = SidecarImages {
+        pipelock: tag,
+        cred_proxy: cred_proxy.tag,
+        git_gate: git_gate.tag,
+        supervise: supervise.tag,
+        wall: wall.tag,
+    };
     Ok(Ready { images, init: init_path })
 }
 

@@ -1,6 +1,7 @@
 //! The process that owns a bottle: started from the same binary, in a session of its own, so that detaching is only
 //! letting go. It launches, attends the agent, and takes everything back; `run` and all other commands are its clients.
 
+use crate::audit::{Audit, Event};
 use crate::control::Sidecar;
 use crate::engine::{Engine, EngineError, Kind, docker::Docker};
 use crate::error::{Failure, chain};
@@ -29,7 +30,10 @@ use std::time::Duration;
 
 pub mod agent;
 pub mod console;
+pub mod current;
+pub mod desk;
 pub mod fresh;
+pub mod order;
 pub mod serve;
 pub mod supplies;
 pub mod table;
@@ -62,6 +66,9 @@ pub struct Charge {
     pub env: Vec<(String, String)>,
     /// The static first process, by its path on this machine.
     pub init: std::path::PathBuf,
+    /// The operator's command for every new proposal: program and arguments; empty for none.
+    #[serde(default)]
+    pub on_proposal: Vec<String>,
 }
 
 /// The first line that a keeper says on its standard output.
@@ -88,6 +95,8 @@ pub struct Shared<E: Engine> {
     pub phase: Mutex<&'static str>,
     /// The agent, once it runs.
     pub agent: OnceLock<agent::Handle>,
+    /// How operators' commands come to the desk, once the agent runs.
+    pub desk: OnceLock<desk::Door>,
     /// Role -> its life, once it runs.
     pub sidecars: Mutex<BTreeMap<String, Life>>,
     /// The operator's environment, as the client had it, for commands that fetch credentials.
@@ -163,6 +172,7 @@ async fn begin(mut charge: Charge) -> Result<Exit, Failure> {
         log,
         phase: Mutex::new("launching"),
         agent: OnceLock::new(),
+        desk: OnceLock::new(),
         sidecars: Mutex::default(),
         env,
         owner: tokio::sync::Notify::new(),
@@ -296,12 +306,12 @@ async fn one_try<E: Engine>(
         shared.console.notice_now(text);
     };
     let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress, &notify);
-    let launch = launch.remembering(Memory::beside(&session.dir), image);
+    let launch = launch.remembering(Memory::beside(&session.dir), image.clone());
     let mut held = Held::default();
     let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
     let tried = match launched {
         Ok(Ok(running)) => {
-            let bottle = (&plan, &supplies, table.as_ref());
+            let bottle = (&plan, &supplies, table.as_ref(), image.as_str());
             let attending = attend(shared, charge, bottle, running, &mut held, session, stop);
             let attended = AssertUnwindSafe(attending).catch_unwind().await;
             Ok(attended.unwrap_or_else(|_| Outcome::Failed(panicked())))
@@ -312,7 +322,7 @@ async fn one_try<E: Engine>(
     shared.set_phase("ending");
     let home = Home { engine: &*shared.engine, dir: &session.dir, progress: &progress };
     let clock = Clock::start("take back");
-    held.rest();
+    held.rest().await;
     let leftovers = undo.unwind(&*shared.engine, &home).await;
     held.end().await;
     shared.log.line("keeper", "out", &clock.line());
@@ -333,12 +343,17 @@ fn panicked() -> Failure {
 struct Held {
     agent: Option<Sidecar>,
     sidecars: Option<Tending>,
+    desk: Option<desk::Sitting>,
 }
 
 impl Held {
-    /// From now on nothing is started again.
-    fn rest(&self) {
+    /// From now on nothing is started again, and no verdict is carried out.
+    async fn rest(&mut self) {
+        self.desk.iter().for_each(desk::Sitting::rest);
         self.sidecars.iter().for_each(Tending::rest);
+        if let Some(desk) = self.desk.take() {
+            desk.end().await;
+        }
     }
 
     async fn end(self) {
@@ -397,7 +412,7 @@ async fn prepare<E: Engine>(
 async fn attend<E: Engine>(
     shared: &Arc<Shared<E>>,
     charge: &Charge,
-    (plan, supplies, table): (&Plan, &Supplies, Option<&Arc<Table>>),
+    (plan, supplies, table, image): (&Plan, &Supplies, Option<&Arc<Table>>, &str),
     Running { mut sidecars, identity }: Running,
     held: &mut Held,
     session: &Session,
@@ -407,7 +422,19 @@ async fn attend<E: Engine>(
     let lives = sidecars.iter().map(|(role, sidecar)| (role.clone(), life(sidecar)));
     *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = lives.collect();
     held.agent = sidecars.remove("agent");
-    held.sidecars = Some(Tending::begin(shared, charge, plan, supplies, table, sidecars, stop));
+    let (ears, inbox) = desk::ears();
+    let tending = Tending::begin(shared, charge, plan, supplies, table, sidecars, &ears, stop);
+    let hands = tending.hands();
+    held.sidecars = Some(tending);
+    let recorded = match opened(charge, plan, image, session) {
+        Ok(recorded) => recorded,
+        Err(failure) => return Outcome::Failed(failure),
+    };
+    let ground = desk::Ground { charge, plan, session, audit: &recorded, table, hands };
+    match desk::begin(shared, ground, inbox) {
+        Ok(sitting) => held.desk = Some(sitting),
+        Err(why) => return Outcome::Failed(Failure::launch(format!("no proposal could be kept: {why}"), None)),
+    }
     let outcome = agent::attend(shared, charge, plan, &identity, session, stop).await;
     shared.set_phase("ending");
     // Only a workspace is read after this, and what still runs in there has to end first. Else removing ends it.
@@ -419,6 +446,30 @@ async fn attend<E: Engine>(
         shared.log.line("keeper", "out", &clock.line());
     }
     outcome
+}
+
+/// Opens the audit log with what the agent begins with. What cannot be written down is not launched.
+fn opened(charge: &Charge, plan: &Plan, image: &str, session: &Session) -> Result<Arc<Audit>, Failure> {
+    let failed = |why: String| Failure::launch(format!("the audit log cannot be written: {why}"), None);
+    let audit = Audit::open(&session.dir.audit()).map_err(|e| failed(chain(&e)))?;
+    let launched = Event::Launch {
+        agent: charge.order.agent.name.clone(),
+        bottle: charge.order.bottle.name.clone(),
+        image: image.to_owned(),
+        reach: plan.reach.lines(),
+    };
+    audit.record(launched).map_err(|e| failed(e.to_string()))?;
+    Ok(Arc::new(audit))
+}
+
+/// Notes in the audit log how a bottle that began has ended. There is nobody to tell when it cannot be written but the log.
+fn note_end(session: &Session, log: &LogFile, outcome: &str, leftovers: &[Leftover]) {
+    let leftovers = leftovers.iter().map(ToString::to_string).collect();
+    let ended = Event::Teardown { outcome: outcome.to_owned(), leftovers };
+    let noted = Audit::open(&session.dir.audit()).map_err(|e| chain(&e));
+    if let Err(why) = noted.and_then(|audit| audit.record(ended).map_err(|e| e.to_string())) {
+        log.line("keeper", "err", &format!("the audit log cannot be written: {why}"));
+    }
 }
 
 fn ending<E: Engine>(
@@ -445,6 +496,7 @@ fn ending<E: Engine>(
     if !began && leftovers.is_empty() {
         discard(session, &shared.log);
     } else if let Some(mut metadata) = session.dir.metadata() {
+        note_end(session, &shared.log, &word, leftovers);
         metadata.ended = Some(state::now());
         metadata.outcome = Some(word);
         let written = session.dir.write_report(&report).and_then(|()| session.dir.write_metadata(&metadata));

@@ -51,6 +51,8 @@ pub struct SidecarImages {
     pub cred_proxy: String,
     /// git-gate.
     pub git_gate: String,
+    /// supervise.
+    pub supervise: String,
     /// The wall.
     pub wall: String,
 }
@@ -74,6 +76,8 @@ pub struct Plan {
     pub cred_proxy: Option<cred_proxy::config::Config>,
     /// git-gate's table without certificates and known secrets, when there are remotes.
     pub git_gate: Option<git_gate::config::Config>,
+    /// What supervise is told once, when the agent may ask for more.
+    pub supervise: Option<supervise::config::Config>,
     /// What the agent will be able to reach and hold, for people.
     pub reach: reach::Reach,
 }
@@ -298,6 +302,9 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
     if gated {
         containers.push(sidecar::git_gate(order, &addresses, &names));
     }
+    if order.bottle.supervise {
+        containers.push(sidecar::supervise(order, &addresses, &names));
+    }
     let mut starts = vec![vec![bring(&names.agent, "agent"), Action::Once { container: names.wall.clone() }]];
     starts.push(vec![bring(&names.pipelock, "pipelock")]);
     if by_route_pipelock {
@@ -308,6 +315,9 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
     }
     if gated {
         starts.push(vec![bring(&names.git_gate, git_gate::NAME)]);
+    }
+    if order.bottle.supervise {
+        starts.push(vec![bring(&names.supervise, supervise::NAME)]);
     }
     // One stage: a container waits for its own networks alone.
     let mut made = network::created(order, &addresses, &names);
@@ -321,10 +331,14 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
         owner: order.owner.clone(),
         stages,
         session,
-        pipelock: sidecar::pipelock_yaml(order, &addresses)?,
-        route_pipelock: by_route_pipelock.then(|| sidecar::route_pipelock_yaml(order, &addresses)).transpose()?,
+        pipelock: pipelock_config::render(&sidecar::pipelock_policy(order, &addresses)?),
+        route_pipelock: by_route_pipelock
+            .then(|| sidecar::route_pipelock_policy(order, &addresses))
+            .transpose()?
+            .map(|policy| pipelock_config::render(&policy)),
         cred_proxy: routed.then(|| sidecar::cred_proxy_config(order, &addresses)),
         git_gate: gated.then(|| sidecar::git_gate_config(order, &addresses)),
+        supervise: order.bottle.supervise.then(|| sidecar::supervise_config(&addresses)),
         reach: reach::reach(order, facts),
         addresses,
     })
@@ -351,6 +365,8 @@ pub struct Names {
     pub cred_proxy: String,
     /// git-gate.
     pub git_gate: String,
+    /// supervise.
+    pub supervise: String,
 }
 
 impl Names {
@@ -367,6 +383,7 @@ impl Names {
             route_pipelock: name("route-pipelock"),
             cred_proxy: name("cred-proxy"),
             git_gate: name(git_gate::NAME),
+            supervise: name(supervise::NAME),
         }
     }
 }

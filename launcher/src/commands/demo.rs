@@ -230,6 +230,7 @@ fn charge(
         credentials_read: 0,
         env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         init: ready.init.clone(),
+        on_proposal: Vec::new(),
     })
 }
 

@@ -1,8 +1,9 @@
 //! The bytes of a launch: certificate authorities, what each container is told, what goes into the agent's. They are
 //! made for one launch, and exist here, in the containers' memory, and nowhere else.
 
-use super::Charge;
+use super::order::policy_file;
 use super::table::Table;
+use super::{Charge, current};
 use crate::ca::{self, Authority};
 use crate::error::{Failure, chain};
 use crate::launch::Supplies;
@@ -32,6 +33,13 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Suppli
     }
     if let Some(config) = &plan.git_gate {
         feeds.insert(names.git_gate.clone(), git_gate(config, charge, &roots)?);
+    }
+    if let Some(config) = &plan.supervise {
+        let current = Box::new(current::current(&charge.order, Vec::new()));
+        let told = supervise::config::Command::Configure { config: config.clone(), current, answers: Vec::new() };
+        let line = super::tend::supervise_line(&told)
+            .ok_or_else(|| Failure::launch("supervise's configuration cannot be written", None))?;
+        feeds.insert(names.supervise.clone(), Zeroizing::new(line));
     }
     if let Some(table) = &plan.cred_proxy {
         let table = cred_proxy::config::Config {
@@ -68,9 +76,17 @@ fn pipelock(yaml: &str, ca: &Authority, roots: &str) -> Zeroizing<Vec<u8>> {
     feed.extend_from_slice(&file(pipelock_config::ROOTS_FILE, 0o600, roots));
     feed.extend_from_slice(&file(pipelock_config::CA_FILE, 0o600, ca.certificate_pem()));
     feed.extend_from_slice(&file(pipelock_config::CA_KEY_FILE, pipelock_config::CA_KEY_MODE, ca.key_pem().expose()));
-    feed.extend_from_slice(&file(pipelock_config::CONFIG_FILE, 0o600, yaml));
+    feed.extend_from_slice(&policy_file(yaml));
     feed.extend_from_slice(&Frame::Run.encode());
     feed
+}
+
+/// What a pipelock is told that starts with another policy: the policy comes last, and then the order to run.
+pub fn with_policy(feed: &[u8], old: &str, new: &str) -> Zeroizing<Vec<u8>> {
+    let [old, new] = [old, new].map(|yaml| [policy_file(yaml), Frame::Run.encode()].concat());
+    let kept = feed.strip_suffix(old.as_slice());
+    // A feed that does not end as it was made is told as it is, and fails the check that a start ends with.
+    Zeroizing::new(kept.map_or_else(|| feed.to_vec(), |kept| [kept, new.as_slice()].concat()))
 }
 
 /// git-gate's configuration with what opens its remotes, and everything else that no push may hold: the credentials of
@@ -119,4 +135,18 @@ fn about(plan: &Plan) -> String {
         "limits": plan.reach.limits,
     });
     format!("{about:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_policy_takes_the_place_of_the_one_before() {
+        let ca = Authority::mint("test").unwrap();
+        let (before, after) = (pipelock("a: 1\n", &ca, "roots"), pipelock("b: 2\n", &ca, "roots"));
+        assert_eq!(with_policy(&before, "a: 1\n", "b: 2\n"), after);
+        assert_eq!(with_policy(&with_policy(&before, "a: 1\n", "b: 2\n"), "b: 2\n", "a: 1\n"), before);
+        assert_eq!(with_policy(&before, "c: 3\n", "b: 2\n"), before, "what does not fit is left as it is");
+    }
 }

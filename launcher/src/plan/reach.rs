@@ -81,6 +81,24 @@ pub struct RemoteReach {
     pub also_direct: Option<String>,
 }
 
+impl Reach {
+    /// What may leave, line by line: hosts, routes, remotes.
+    pub fn lines(&self) -> Vec<String> {
+        let hosts = self.hosts.iter().map(|host| {
+            let read = if self.not_inspected.contains(host) { ", not inspected" } else { "" };
+            format!("host {host}{read}")
+        });
+        let routes = self.routes.iter().map(|route| {
+            let read = if route.inspected { "" } else { ", not inspected" };
+            format!("route {} -> {} (credential: {}{read})", route.path, route.upstream, route.credential)
+        });
+        let remotes = self.remotes.iter().map(|remote| {
+            format!("remote {} -> {} (credential: {}): {}", remote.name, remote.upstream, remote.credential, remote.push)
+        });
+        hosts.chain(routes).chain(remotes).collect()
+    }
+}
+
 /// Sums up an order.
 pub fn reach(order: &Order, facts: &Facts) -> Reach {
     let bottle = &order.bottle;

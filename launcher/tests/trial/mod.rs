@@ -51,7 +51,7 @@ impl Trial {
             ..EngineFacts::default()
         });
         let command = vec!["work".to_owned()];
-        for image in ["agent:1", "pipelock:1", "cred-proxy:1", "git-gate:1", "wall:1"] {
+        for image in ["agent:1", "pipelock:1", "cred-proxy:1", "git-gate:1", "supervise:1", "wall:1"] {
             engine.add_image(
                 image,
                 ImageFacts { id: image.to_owned(), command: command.clone(), ..ImageFacts::default() },
@@ -91,6 +91,7 @@ impl Trial {
             log: Arc::new(LogFile::open(&session.dir.log()).unwrap()),
             phase: Mutex::new("launching"),
             agent: OnceLock::new(),
+            desk: OnceLock::new(),
             sidecars: Mutex::default(),
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             owner: tokio::sync::Notify::new(),
@@ -156,7 +157,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         routes: vec![route],
         git: git(),
         proxy_limits: cred_proxy::config::Limits::default(),
-        supervise: false,
+        supervise: true,
         limits: Limits::default(),
         runtime: Runtime::Auto,
         workspace: WorkspaceMode::Copy,
@@ -182,6 +183,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
                 pipelock: "pipelock:1".to_owned(),
                 cred_proxy: "cred-proxy:1".to_owned(),
                 git_gate: "git-gate:1".to_owned(),
+                supervise: "supervise:1".to_owned(),
                 wall: "wall:1".to_owned(),
             },
             attempt: 0,
@@ -194,5 +196,6 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         credentials_read: 0,
         env: Vec::new(),
         init: dir.join("init"),
+        on_proposal: Vec::new(),
     }
 }

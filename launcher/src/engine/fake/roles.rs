@@ -17,7 +17,7 @@ pub(super) fn is_one_shot(role: &str) -> bool {
 /// Takes what is whole off the front of the input and gives the answers.
 pub(super) fn answers(role: &str, unread: &mut Vec<u8>, spoken: &mut bool, policy: &mut Option<Vec<u8>>) -> String {
     match role {
-        "cred-proxy" | "git-gate" => whole_lines(unread)
+        "cred-proxy" | "git-gate" | "supervise" => whole_lines(unread)
             .iter()
             .map(|_| match std::mem::replace(spoken, true) {
                 false => "{\"event\":\"ready\"}\n",
