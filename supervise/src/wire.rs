@@ -70,6 +70,8 @@ pub enum Status {
     Rejected,
     /// A person said yes, and it could not be done; the bottle is as it was.
     Failed,
+    /// It was in force, and is no more: its time is over, it is used up, or a person took it back.
+    Ended,
 }
 
 /// What an agent is told of a proposal.
