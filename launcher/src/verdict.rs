@@ -118,10 +118,8 @@ pub struct Listed {
 /// Something that is in force by a person's word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// `g1`, `g2`, ...: counted in each bottle.
+    /// The proposal that asked for it, or `g1`, `g2`, ... of what nobody asked for.
     pub id: String,
-    /// The proposal that asked for it.
-    pub proposal: Option<String>,
     /// What it is.
     pub change: Change,
     /// When it ends by itself, in seconds of Unix time.

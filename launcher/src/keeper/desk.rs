@@ -229,7 +229,8 @@ impl<E: Engine> Desk<E> {
                 _ = tick.tick() => self.tick(),
                 () = due => {
                     for id in self.queue.due(now()) {
-                        self.take_back(&id, Cause::TimeOver, "its time is over").await;
+                        // What went wrong is in the log; it is over all the same.
+                        let _ = self.take_back(&id, Cause::TimeOver, "its time is over").await;
                     }
                 }
             }
@@ -333,7 +334,8 @@ impl<E: Engine> Desk<E> {
         {
             self.findings.hear(&operation);
             for id in self.used_by(&operation) {
-                self.take_back(&id, Cause::Used, "it was used").await;
+                // As above.
+                let _ = self.take_back(&id, Cause::Used, "it was used").await;
             }
         }
     }

@@ -24,8 +24,8 @@ pub enum Setback {
     /// Nothing has changed.
     #[error("{0}")]
     Refused(String),
-    /// The sidecar may be in any state; it is started again with what it had.
-    #[error("{0}; it is started again as it was")]
+    /// The sidecar may be in any state: it is let go, and started again with what holds.
+    #[error("{0}; it is started again")]
     Broken(String),
 }
 
@@ -41,7 +41,8 @@ pub enum Order {
         /// When it is in force.
         reply: Reply<()>,
     },
-    /// A pipelock: this policy from now on, by a restart, so that no open tunnel keeps what it had.
+    /// A pipelock: this policy from now on, by a restart, so that no open tunnel keeps what it had. Whatever comes of it, no
+    /// other policy is started any more.
     Restart {
         /// The file.
         yaml: String,
@@ -187,7 +188,7 @@ impl Hand<'_> {
     }
 
     async fn wait(
-        &self,
+        &mut self,
         said: &mut watch::Receiver<Said>,
         within: Duration,
         late: &str,

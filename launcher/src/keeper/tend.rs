@@ -171,6 +171,13 @@ struct Tended<E: Engine> {
     restarts: u64,
 }
 
+/// What a held sidecar is about next.
+enum Next {
+    Line(String),
+    Order(Order),
+    Word(Word),
+}
+
 /// Why a sidecar is no longer held.
 #[derive(Debug, PartialEq, Eq)]
 enum Parting {
@@ -205,21 +212,28 @@ impl<E: Engine> Tended<E> {
     async fn hold(&mut self, mut sidecar: Sidecar) -> Parting {
         let mut status = sidecar.status();
         let mut lines = sidecar.take_lines();
+        let stop = self.stop.clone();
         loop {
-            let word = tokio::select! {
-                () = self.stop.reached(Level::Now) => return Parting::LetGo,
+            let next = tokio::select! {
+                () = stop.reached(Level::Now) => return Parting::LetGo,
                 _ = status.wait_for(|s| matches!(s, Status::Ended(_))) => return Parting::Gone,
-                line = next(&mut lines) => {
-                    if let Some(reply) = self.hear(&line)
-                        && Hand { sidecar: &mut sidecar, sent: &mut self.sent }.send(&reply).await.is_err()
-                    {
-                        return Parting::Gone;
+                line = next(&mut lines) => Next::Line(line),
+                order = next(&mut self.orders) => Next::Order(order),
+                word = next(&mut self.words) => Next::Word(word),
+            };
+            let word = match next {
+                Next::Word(word) => word,
+                Next::Line(line) => {
+                    let Some(reply) = self.hear(&line) else { continue };
+                    let mut hand = Hand { sidecar: &mut sidecar, sent: &mut self.sent };
+                    match hand.send(&reply).await {
+                        Ok(()) => continue,
+                        Err(_) => return Parting::Gone,
                     }
-                    continue;
                 }
-                order = next(&mut self.orders) => {
+                Next::Order(order) => {
                     let parting = tokio::select! {
-                        () = self.stop.reached(Level::Now) => return Parting::LetGo,
+                        () = stop.reached(Level::Now) => return Parting::LetGo,
                         parting = self.obey(order, &mut sidecar) => parting,
                     };
                     match parting {
@@ -227,7 +241,6 @@ impl<E: Engine> Tended<E> {
                         None => continue,
                     }
                 }
-                word = next(&mut self.words) => word,
             };
             let bytes = match self.bytes(&word) {
                 Ok(bytes) => bytes,
@@ -237,7 +250,7 @@ impl<E: Engine> Tended<E> {
                 }
             };
             let sent = tokio::select! {
-                () = self.stop.reached(Level::Now) => return Parting::LetGo,
+                () = stop.reached(Level::Now) => return Parting::LetGo,
                 sent = tokio::time::timeout(PATIENCE, sidecar.send(&bytes)) => sent,
             };
             if !matches!(sent, Ok(Ok(()))) {
@@ -257,11 +270,7 @@ impl<E: Engine> Tended<E> {
         let broken = |setback: &Setback| matches!(setback, Setback::Broken(_)).then_some(Parting::Gone);
         match order {
             // Whoever gave it waits no longer: it must not happen behind their back.
-            Order::Reload { reply, .. } | Order::Restart { reply, .. } | Order::Command { reply, .. }
-                if reply.is_closed() =>
-            {
-                None
-            }
+            Order::Reload { reply, .. } | Order::Command { reply, .. } if reply.is_closed() => None,
             Order::Reload { yaml, reply } => {
                 let old = self.policy.clone().unwrap_or_default();
                 let done = hand.reload(&yaml, &old).await;
@@ -276,9 +285,8 @@ impl<E: Engine> Tended<E> {
             Order::Restart { yaml, reply } => {
                 let done = hand.restart(&yaml).await;
                 let parting = done.as_ref().err().and_then(broken);
-                if done.is_ok() {
-                    self.adopt(yaml);
-                }
+                // Whatever came of it: it takes something away, and what starts next starts without that.
+                self.adopt(yaml);
                 let _ = reply.send(done);
                 parting
             }
@@ -294,7 +302,7 @@ impl<E: Engine> Tended<E> {
                 let _ = reply.send(done);
                 parting
             }
-            Order::Tell { line } => hand.command(&line).await.err().as_ref().and_then(broken),
+            Order::Tell { line } => hand.send(&line).await.err().as_ref().and_then(broken),
         }
     }
 
@@ -361,7 +369,14 @@ impl<E: Engine> Tended<E> {
                 tokio::select! {
                     () = &mut pausing => break,
                     () = self.stop.reached(Level::Graceful) => return None,
-                    order = next(&mut self.orders) => order.refuse(&format!("{} does not run at the moment", self.role)),
+                    order = next(&mut self.orders) => match order {
+                        // It does not run, so it lets nothing through; when it starts, it starts with this.
+                        Order::Restart { yaml, reply } => {
+                            self.adopt(yaml);
+                            let _ = reply.send(Ok(()));
+                        }
+                        other => other.refuse(&format!("{} does not run at the moment", self.role)),
+                    },
                 }
             }
             *pause = (*pause * 2).min(PAUSE_MOST);

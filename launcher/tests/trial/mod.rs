@@ -33,6 +33,8 @@ pub struct Trial {
     pub dir: tempfile::TempDir,
     /// The engine.
     pub engine: Fake,
+    /// What its keeper's tasks share, once it keeps.
+    pub shared: OnceLock<Arc<Shared<Fake>>>,
     /// Where the route's credential comes from.
     pub token_ref: TokenRef,
 }
@@ -61,7 +63,7 @@ impl Trial {
             Some("work") => Script { output: "done\n".into(), end: End::Code(3) },
             _ => Script { output: bytes::Bytes::new(), end: End::Code(0) },
         });
-        Self { dir, engine, token_ref: TokenRef::Env("TOKEN".to_owned()) }
+        Self { dir, engine, shared: OnceLock::new(), token_ref: TokenRef::Env("TOKEN".to_owned()) }
     }
 
     /// What a command of its operator has.
@@ -96,6 +98,7 @@ impl Trial {
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             owner: tokio::sync::Notify::new(),
         });
+        let _ = self.shared.set(Arc::clone(&shared));
         let mut charge = charge(&self.root(), self.dir.path(), &self.token_ref);
         keep(&shared, &mut charge, &session, &stop).await
     }
