@@ -13,15 +13,20 @@
 //! between a person's yes and its effect: [`Queue::interrupted`] makes it fail, and nothing is applied twice.
 
 mod digest;
+mod entry;
+mod limits;
 mod record;
 mod refusal;
 
 pub use digest::{Digest, Seen};
+pub use entry::{Entry, Origin, State};
+pub use limits::Limits;
 pub use record::{Cause, Record, Term};
 pub use refusal::{Misfit, Refusal, VerdictRefusal};
 
 use crate::check::{self, Checked};
-use crate::wire::{Answer, Change, Proposal, Status};
+use crate::wire::{Answer, Change, Proposal};
+use limits::kind_name;
 use std::collections::BTreeMap;
 
 /// Bytes of a person's reason, and of the keeper's own notes on a proposal.
@@ -30,62 +35,6 @@ pub const NOTES_BYTES_MAX: usize = 2000;
 /// The newest answers that [`Queue::answers`] gives, so that they fit into one line of the control channel.
 pub const ANSWERS_MAX: usize = 128;
 
-/// What an agent may fill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Proposals for hosts that wait for a person; 6 unless given. Each kind has places of its own, so that a flood of one
-    /// never keeps another from being seen.
-    pub open_hosts: usize,
-    /// The same for routes; 4.
-    pub open_routes: usize,
-    /// The same for findings; 4.
-    pub open_findings: usize,
-    /// The same for Dockerfiles; 2.
-    pub open_dockerfiles: usize,
-    /// New proposals within [`Limits::WINDOW_SECONDS`]; 8.
-    pub new_per_window: usize,
-    /// New proposals of one bottle, ever; 1000.
-    pub proposals: u64,
-    /// Up to here repeats are counted, and journalled; 50.
-    pub times: u64,
-    /// So long after a rejection, in seconds, the same change for the same reason gets the same answer; 600.
-    pub settled_seconds: u64,
-}
-
-impl Limits {
-    /// The time that [`Limits::new_per_window`] is about, in seconds.
-    pub const WINDOW_SECONDS: u64 = 60;
-
-    /// The most proposals that wait at one time.
-    pub fn open(&self) -> usize {
-        self.open_hosts + self.open_routes + self.open_findings + self.open_dockerfiles
-    }
-
-    fn open_of(&self, change: &Change) -> usize {
-        match change {
-            Change::Hosts { .. } => self.open_hosts,
-            Change::Route(_) => self.open_routes,
-            Change::Finding { .. } => self.open_findings,
-            Change::Dockerfile { .. } => self.open_dockerfiles,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            open_hosts: 6,
-            open_routes: 4,
-            open_findings: 4,
-            open_dockerfiles: 2,
-            new_per_window: 8,
-            proposals: 1000,
-            times: 50,
-            settled_seconds: 600,
-        }
-    }
-}
-
 /// All that was asked and granted in a bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Queue {
@@ -93,72 +42,6 @@ pub struct Queue {
     entries: BTreeMap<Id, Entry>,
     /// Numbers given so far: asks, grants.
     counted: [u64; 2],
-}
-
-/// A proposal, or an operator's own grant, and where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// What was asked for. Of an operator's grant: its id and change, no justification, asked no times.
-    pub proposal: Proposal,
-    /// Whose idea it was.
-    pub origin: Origin,
-    /// Where it is.
-    pub state: State,
-}
-
-/// Whose idea an entry was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// An agent asked: `p1`, `p2`, ...
-    Agent,
-    /// An operator granted it unasked: `g1`, `g2`, ...
-    Operator,
-}
-
-/// Where an entry is. All times are seconds of Unix time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// It waits for a person.
-    Pending,
-    /// A person said yes, and it is being carried out.
-    Applying {
-        /// What is carried out: as it was asked for, or as the person changed it.
-        change: Change,
-        /// How long it will hold.
-        term: Term,
-        /// Who said so.
-        by: String,
-    },
-    /// It holds.
-    InForce {
-        /// What holds.
-        change: Change,
-        /// How long.
-        term: Term,
-        /// Who said so.
-        by: String,
-        /// What is to be said of it.
-        notes: String,
-    },
-    /// A person said no.
-    Rejected {
-        /// Why.
-        reason: String,
-        /// Who said so.
-        by: String,
-        /// When.
-        at: u64,
-    },
-    /// It could not be carried out.
-    Failed {
-        /// Why.
-        reason: String,
-    },
-    /// It held, and does no more.
-    Ended {
-        /// Why.
-        cause: Cause,
-    },
 }
 
 /// What an ask comes to. It never panics and never grows the queue by itself.
@@ -415,69 +298,6 @@ impl Queue {
         let displayed = self.displayed(id, change, base);
         let is_current = seen.base == *base && displayed.as_ref() == Some(&seen.displayed);
         if is_current { Ok(()) } else { Err(VerdictRefusal::Stale) }
-    }
-}
-
-impl Entry {
-    /// Where it is, as its agent is told. The text of a Dockerfile is not repeated: the resource has it.
-    pub fn answer(&self) -> Answer {
-        let answer = |status, notes: &str| Answer {
-            id: self.proposal.id.clone(),
-            status,
-            notes: notes.to_owned(),
-            applied: None,
-            until: None,
-        };
-        match &self.state {
-            State::Pending => answer(Status::Pending, "no person has answered yet; ask check-proposal later"),
-            State::Applying { .. } => answer(Status::Pending, "a person said yes, and it is being carried out"),
-            State::InForce { change, term, notes, .. } => {
-                let is_modified = *change != self.proposal.change;
-                let status = if is_modified { Status::Modified } else { Status::Approved };
-                let is_short = !matches!(change, Change::Dockerfile { .. });
-                let until = if let Term::Until { at } = term { Some(*at) } else { None };
-                Answer { applied: is_short.then(|| change.clone()), until, ..answer(status, notes) }
-            }
-            State::Rejected { reason, .. } if reason.is_empty() => {
-                answer(Status::Rejected, "a person said no and gave no reason; work without it")
-            }
-            State::Rejected { reason, .. } => answer(Status::Rejected, reason),
-            State::Failed { reason } => answer(Status::Failed, reason),
-            State::Ended { cause } => answer(Status::Ended, cause.words()),
-        }
-    }
-}
-
-impl State {
-    /// Where an entry is after a record: another state, the same one (`Some(None)`, a repeat), or `None` where the record
-    /// does not follow.
-    fn after(&self, record: &Record) -> Option<Option<Self>> {
-        let state = match (self, record) {
-            (Self::Pending, Record::Repeated { .. }) => return Some(None),
-            (Self::Pending, Record::Rejected { reason, by, at, .. }) => {
-                Self::Rejected { reason: reason.clone(), by: by.clone(), at: *at }
-            }
-            (Self::Pending, Record::Approved { change, term, by, .. }) => {
-                Self::Applying { change: change.clone(), term: *term, by: by.clone() }
-            }
-            (Self::Applying { change, term, by }, Record::Applied { notes, .. }) => {
-                Self::InForce { change: change.clone(), term: *term, by: by.clone(), notes: notes.clone() }
-            }
-            (Self::Applying { .. }, Record::Failed { reason, .. }) => Self::Failed { reason: reason.clone() },
-            (Self::InForce { .. }, Record::Ended { cause, .. }) => Self::Ended { cause: cause.clone() },
-            _ => return None,
-        };
-        Some(Some(state))
-    }
-}
-
-/// A kind of change in words.
-fn kind_name(change: &Change) -> &'static str {
-    match change {
-        Change::Hosts { .. } => "hosts",
-        Change::Route(_) => "routes",
-        Change::Finding { .. } => "findings",
-        Change::Dockerfile { .. } => "Dockerfiles",
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// A change of the bottle that an agent asks for. It names what is to be added, never a whole new file, so that two
 /// changes under way never overwrite each other; and it has no place for a credential, which the operator alone names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Change {
     /// Hosts for the allowlist of the agent's pipelock.
@@ -29,6 +30,7 @@ pub enum Change {
 
 /// A route that an agent asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Path prefix at cred-proxy, with a `/` at both ends.
@@ -58,6 +60,7 @@ pub struct Proposal {
 
 /// Where a proposal is, as its agent is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// No person has answered, or the answer is being carried out.
@@ -76,6 +79,7 @@ pub enum Status {
 
 /// What an agent is told of a proposal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 pub struct Answer {
     /// The proposal.
     pub id: String,

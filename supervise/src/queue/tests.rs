@@ -1,5 +1,6 @@
 use super::*;
 use crate::check::Known;
+use crate::wire::Status;
 use proptest::prelude::*;
 
 const WHY: &str = "the build needs it";
