@@ -8,11 +8,11 @@ use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::image_files::Memory;
 use crate::keeper::console::Console;
-use crate::keeper::table::Table;
+use crate::keeper::supplies::Made;
 use crate::keeper::tend::{Life, Tending};
 use crate::keeper_socket::{self, Ending, ToClient};
 use crate::launch::clock::Clock;
-use crate::launch::{Launch, LaunchError, Running, Supplies};
+use crate::launch::{Launch, LaunchError, Running};
 use crate::log::LogFile;
 use crate::plan::provision::ProvisionError;
 use crate::plan::{self, Order, Plan};
@@ -294,7 +294,7 @@ async fn one_try<E: Engine>(
 ) -> (Result<Outcome, LaunchError>, Vec<Leftover>) {
     let clock = Clock::start("prepare");
     let prepared = AssertUnwindSafe(prepare(shared, charge, session, started)).catch_unwind().await;
-    let Prepared { plan, supplies, table, image } = match prepared.unwrap_or_else(|_| Err(panicked())) {
+    let Prepared { plan, made, image } = match prepared.unwrap_or_else(|_| Err(panicked())) {
         Ok(prepared) => prepared,
         Err(failure) => return (Ok(Outcome::Failed(failure)), Vec::new()),
     };
@@ -305,13 +305,15 @@ async fn one_try<E: Engine>(
         shared.log.line("keeper", "out", text);
         shared.console.notice_now(text);
     };
-    let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress, &notify);
+    let launch = Launch::new(&*shared.engine, &plan, &made.supplies, stop, &shared.log, &progress, &notify);
     let launch = launch.remembering(Memory::beside(&session.dir), image.clone());
     let mut held = Held::default();
     let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
+    // What a verdict brings later is taken back with the rest.
+    let undo = Arc::new(Mutex::new(undo));
     let tried = match launched {
         Ok(Ok(running)) => {
-            let bottle = (&plan, &supplies, table.as_ref(), image.as_str());
+            let bottle = (&plan, &made, image.as_str(), &undo);
             let attending = attend(shared, charge, bottle, running, &mut held, session, stop);
             let attended = AssertUnwindSafe(attending).catch_unwind().await;
             Ok(attended.unwrap_or_else(|_| Outcome::Failed(panicked())))
@@ -323,6 +325,7 @@ async fn one_try<E: Engine>(
     let home = Home { engine: &*shared.engine, dir: &session.dir, progress: &progress };
     let clock = Clock::start("take back");
     held.rest().await;
+    let mut undo = std::mem::take(&mut *undo.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let leftovers = undo.unwind(&*shared.engine, &home).await;
     held.end().await;
     shared.log.line("keeper", "out", &clock.line());
@@ -366,9 +369,7 @@ impl Held {
 /// What a launch begins with.
 struct Prepared {
     plan: Plan,
-    supplies: Supplies,
-    /// What cred-proxy is told, when there are routes.
-    table: Option<Arc<Table>>,
+    made: Made,
     /// Content address of the agent's image.
     image: String,
 }
@@ -388,7 +389,7 @@ async fn prepare<E: Engine>(
         return Err(Failure::launch(format!("the engine has no image {}", charge.image), None));
     };
     let plan = plan::plan(&charge.order, &facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
-    let (supplies, table) = supplies::supplies(&plan, charge, &session.dir)?;
+    let made = supplies::supplies(&plan, charge, &session.dir)?;
     let io = |e: std::io::Error| Failure::launch(format!("the bottle's folder cannot be written: {e}"), None);
     session.dir.record(&plan).map_err(io)?;
     session
@@ -405,14 +406,14 @@ async fn prepare<E: Engine>(
             outcome: None,
         })
         .map_err(io)?;
-    Ok(Prepared { plan, supplies, table: table.map(Arc::new), image })
+    Ok(Prepared { plan, made, image })
 }
 
 /// Runs the agent to its end. What is still running then is in `held`, to be taken back one by one.
 async fn attend<E: Engine>(
     shared: &Arc<Shared<E>>,
     charge: &Charge,
-    (plan, supplies, table, image): (&Plan, &Supplies, Option<&Arc<Table>>, &str),
+    (plan, made, image, undo): (&Plan, &Made, &str, &Arc<Mutex<UndoStack>>),
     Running { mut sidecars, identity }: Running,
     held: &mut Held,
     session: &Session,
@@ -423,14 +424,15 @@ async fn attend<E: Engine>(
     *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = lives.collect();
     held.agent = sidecars.remove("agent");
     let (ears, inbox) = desk::ears();
-    let tending = Tending::begin(shared, charge, plan, supplies, table, sidecars, &ears, stop);
-    let hands = tending.hands();
+    let (supplies, table) = (&made.supplies, made.table.as_ref());
+    let (tending, hands, nursery) = Tending::begin(shared, charge, plan, supplies, table, sidecars, &ears, stop);
     held.sidecars = Some(tending);
     let recorded = match opened(charge, plan, image, session) {
         Ok(recorded) => recorded,
         Err(failure) => return Outcome::Failed(failure),
     };
-    let ground = desk::Ground { charge, plan, session, audit: &recorded, table, hands };
+    let trust = &made.trust;
+    let ground = desk::Ground { charge, plan, session, audit: &recorded, table, trust, undo, hands, nursery };
     match desk::begin(shared, ground, inbox) {
         Ok(sitting) => held.desk = Some(sitting),
         Err(why) => return Outcome::Failed(Failure::launch(format!("no proposal could be kept: {why}"), None)),

@@ -344,6 +344,33 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
     })
 }
 
+/// What brings cred-proxy, and route-pipelock where there is none yet, to a bottle that runs without routes: a plan of these
+/// alone. `before` is the bottle as it is, `order` as it is to be. Pure.
+pub fn first_route(running: &Plan, before: &Order, order: &Order) -> Result<Plan, PlanError> {
+    let (names, addresses) = (Names::of(&running.owner.id), &running.addresses);
+    let is_alone = !before.bottle.needs_route_pipelock();
+    let mut made = Vec::new();
+    let mut starts = Vec::new();
+    if is_alone {
+        made.push(network::routes(order, addresses, &names));
+        made.push(sidecar::route_pipelock(order, addresses, &names));
+        starts.push(vec![bring(&names.route_pipelock, "route-pipelock")]);
+    }
+    made.push(sidecar::cred_proxy(order, addresses, &names));
+    starts.push(vec![bring(&names.cred_proxy, "cred-proxy")]);
+    let policy = sidecar::route_pipelock_policy(order, addresses)?;
+    Ok(Plan {
+        stages: vec![
+            Stage { name: "a first route".to_owned(), lanes: made },
+            Stage { name: "compare".to_owned(), lanes: vec![vec![Action::Compare]] },
+            Stage { name: "start".to_owned(), lanes: starts },
+        ],
+        route_pipelock: Some(pipelock_config::render(&policy)),
+        cred_proxy: Some(sidecar::cred_proxy_config(order, addresses)),
+        ..running.clone()
+    })
+}
+
 /// The names of everything a bottle may have on the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {

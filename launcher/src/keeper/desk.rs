@@ -5,8 +5,9 @@
 //! is done whether it can be written down or not.
 
 use super::order::{Order as Sidecars, Reply as Answered, Setback};
+use super::supplies::Trust;
 use super::table::Table;
-use super::tend::{Hands, supervise_line};
+use super::tend::{Hands, Nursery, supervise_line};
 use super::{Charge, Shared, current};
 use crate::audit::{Audit, Event};
 use crate::engine::Engine;
@@ -15,11 +16,12 @@ use crate::journal::Journal;
 use crate::plan::{Addresses, Order, Plan};
 use crate::state::{BottleDir, Session};
 use crate::stop::{self, Level, Stop, Stopper};
+use crate::undo::UndoStack;
 use crate::verdict::{Grant, Listed, Listing, Reply, Request, page};
 use denials::{Denials, Heard};
 use findings::Findings;
 use state::Beyond;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use supervise::check;
 use supervise::config::Command;
@@ -30,6 +32,7 @@ use zeroize::Zeroizing;
 
 pub mod denials;
 pub mod findings;
+mod first;
 mod remedy;
 mod route;
 pub mod state;
@@ -134,7 +137,7 @@ impl Sitting {
 }
 
 /// What a desk works on.
-pub struct Ground<'a> {
+pub struct Ground<'a, E: Engine> {
     /// What the bottle was launched with.
     pub charge: &'a Charge,
     /// Its plan.
@@ -145,8 +148,14 @@ pub struct Ground<'a> {
     pub audit: &'a Arc<Audit>,
     /// cred-proxy's table, where there is one.
     pub table: Option<&'a Arc<Table>>,
+    /// What routes trust.
+    pub trust: &'a Arc<Trust>,
+    /// What takes the bottle back.
+    pub undo: &'a Arc<Mutex<UndoStack>>,
     /// How to reach its sidecars.
     pub hands: Hands,
+    /// Who takes further ones over.
+    pub nursery: Nursery<E>,
 }
 
 /// The desk.
@@ -156,6 +165,7 @@ struct Desk<E: Engine> {
     base: Order,
     /// How it is now.
     order: Order,
+    plan: Plan,
     addresses: Addresses,
     dir: BottleDir,
     supervise: Option<supervise::config::Config>,
@@ -166,6 +176,9 @@ struct Desk<E: Engine> {
     beyond: Beyond,
     hands: Hands,
     table: Option<Arc<Table>>,
+    trust: Arc<Trust>,
+    undo: Arc<Mutex<UndoStack>>,
+    nursery: Nursery<E>,
     denials: Denials,
     findings: Findings,
     changes: watch::Sender<u64>,
@@ -174,8 +187,8 @@ struct Desk<E: Engine> {
 }
 
 /// Opens the desk. An error: the journal cannot be used, and no verdict could be kept.
-pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_>, inbox: Inbox) -> Result<Sitting, String> {
-    let Ground { charge, plan, session, audit, table, hands } = ground;
+pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_, E>, inbox: Inbox) -> Result<Sitting, String> {
+    let Ground { charge, plan, session, audit, table, trust, undo, hands, nursery } = ground;
     let path = session.dir.proposals();
     let (journal, records) = Journal::open::<Record>(&path).map_err(|e| chain(&e))?;
     let queue = Queue::replay(Limits::default(), records).map_err(|e| chain(&e))?;
@@ -186,6 +199,7 @@ pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_>, inbox: Inbo
         shared: Arc::clone(shared),
         base: charge.order.clone(),
         order: charge.order.clone(),
+        plan: plan.clone(),
         addresses: plan.addresses.clone(),
         dir: session.dir.clone(),
         supervise: plan.supervise.clone(),
@@ -196,6 +210,9 @@ pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_>, inbox: Inbo
         beyond: Beyond::default(),
         hands,
         table: table.cloned(),
+        trust: Arc::clone(trust),
+        undo: Arc::clone(undo),
+        nursery,
         denials: Denials::default(),
         findings: Findings::default(),
         changes,

@@ -14,10 +14,44 @@ use crate::state::BottleDir;
 use bottle_images::init::Frame;
 use git_gate::config::{KNOWN_BYTES_MIN, configure_line};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
+/// What was made for a launch.
+pub struct Made {
+    /// The bytes.
+    pub supplies: Supplies,
+    /// What cred-proxy is told, when there are routes.
+    pub table: Option<Arc<Table>>,
+    /// What routes trust, also those that come later.
+    pub trust: Arc<Trust>,
+}
+
+/// What routes trust: route-pipelock's own authority, and the roots of the outside.
+pub struct Trust {
+    routes: Authority,
+    roots: String,
+}
+
+impl Trust {
+    /// What a route-pipelock is told.
+    pub fn route_pipelock(&self, yaml: &str) -> Zeroizing<Vec<u8>> {
+        pipelock(yaml, &self.routes, &self.roots)
+    }
+
+    /// cred-proxy's table with what it trusts.
+    pub fn table(&self, config: &cred_proxy::config::Config, credentials: &BTreeMap<String, String>) -> Table {
+        let config = cred_proxy::config::Config {
+            inspected_ca: Some(self.routes.certificate_pem().to_owned()),
+            upstream_roots: self.roots.clone(),
+            ..config.clone()
+        };
+        Table::new(config, credentials)
+    }
+}
+
 /// Makes everything that the plan names, and cred-proxy's table when there are routes.
-pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Supplies, Option<Table>), Failure> {
+pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Made, Failure> {
     let names = Names::of(&plan.owner.id);
     let minted = |name: String| Authority::mint(&name).map_err(|e| Failure::launch(chain(&e), None));
     let public = ca::public_roots_pem();
@@ -27,9 +61,9 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Suppli
     let own = minted(plan.owner.id.clone())?;
     let mut feeds = BTreeMap::from([(names.pipelock.clone(), pipelock(&plan.pipelock, &own, &roots))]);
     let mut told = None;
-    let routes = minted(format!("{} routes", plan.owner.id))?;
+    let trust = Trust { routes: minted(format!("{} routes", plan.owner.id))?, roots: roots.clone() };
     if let Some(yaml) = &plan.route_pipelock {
-        feeds.insert(names.route_pipelock.clone(), pipelock(yaml, &routes, &roots));
+        feeds.insert(names.route_pipelock.clone(), trust.route_pipelock(yaml));
     }
     if let Some(config) = &plan.git_gate {
         feeds.insert(names.git_gate.clone(), git_gate(config, charge, &roots)?);
@@ -41,16 +75,11 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Suppli
             .ok_or_else(|| Failure::launch("supervise's configuration cannot be written", None))?;
         feeds.insert(names.supervise.clone(), Zeroizing::new(line));
     }
-    if let Some(table) = &plan.cred_proxy {
-        let table = cred_proxy::config::Config {
-            inspected_ca: Some(routes.certificate_pem().to_owned()),
-            upstream_roots: roots.clone(),
-            ..table.clone()
-        };
-        let table = Table::new(table, &charge.credentials);
+    if let Some(config) = &plan.cred_proxy {
+        let table = trust.table(config, &charge.credentials);
         let line = table.line().map_err(|e| Failure::launch(e.to_string(), None))?;
         feeds.insert(names.cred_proxy.clone(), line);
-        told = Some(table);
+        told = Some(Arc::new(table));
     }
     let program = std::fs::read(&charge.init)
         .map_err(|e| Failure::launch(format!("{} cannot be read: {e}", charge.init.display()), None))?;
@@ -63,7 +92,8 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Suppli
         about: about(plan),
         home: roles::files(&charge.order.bottle.routes, &charge.order.bottle.git),
     };
-    Ok((Supplies { feeds, brought, baseline: dir.baseline() }, told))
+    let supplies = Supplies { feeds, brought, baseline: dir.baseline() };
+    Ok(Made { supplies, table: told, trust: Arc::new(trust) })
 }
 
 /// Everything of a pipelock arrives before it starts: it reads its files once.

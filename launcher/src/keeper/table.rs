@@ -15,14 +15,6 @@ pub struct Table {
     secrets: Mutex<BTreeMap<String, Secret>>,
 }
 
-/// A table as it was.
-#[derive(Debug)]
-pub struct Before {
-    config: Config,
-    /// The credential that came since.
-    added: Option<String>,
-}
-
 /// Where a credential comes from, and the names it has in the table: routes that name the same source share it, so that
 /// no command runs twice for one credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,21 +62,13 @@ impl Table {
     }
 
     /// Takes the routes of another table over; certificates and the rest stay. With the credential of one of them, where
-    /// it has one. Gives what was there before, for [`Self::put_back`].
-    pub fn take_over(&self, other: Config, secret: Option<(String, Secret)>) -> Before {
+    /// it has one.
+    pub fn take_over(&self, other: Config, secret: Option<(String, Secret)>) {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = Before { config: config.clone(), added: secret.as_ref().map(|(name, _)| name.clone()) };
         // Which credentials can be fetched anew was settled at the launch: nobody fetches those that came later.
         config.routes = other.routes;
         secrets.extend(secret);
-        before
-    }
-
-    /// As it was before [`Self::take_over`].
-    pub fn put_back(&self, before: Before) {
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = before.config;
-        before.added.iter().for_each(|name| self.forget(name));
     }
 
     /// Forgets the credential of a route that is gone.

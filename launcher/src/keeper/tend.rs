@@ -72,12 +72,33 @@ pub struct Life {
 /// All sidecars of a bottle that are held. Dropping it lets go of them, which ends them.
 pub struct Tending {
     stopper: Stopper,
-    tasks: JoinSet<()>,
-    hands: Hands,
+    tasks: Tasks,
+}
+
+type Tasks = Arc<Mutex<JoinSet<()>>>;
+
+/// Takes sidecars over: those of the launch, and those that come while the bottle runs.
+#[derive(Clone)]
+pub struct Nursery<E: Engine> {
+    shared: Arc<Shared<E>>,
+    ears: Ears,
+    stop: Stop,
+    tasks: Tasks,
+}
+
+/// What a sidecar is told when it starts again.
+pub struct Lines {
+    /// All of it, unless that is a table.
+    pub feed: Zeroizing<Vec<u8>>,
+    /// What a pipelock must run with.
+    pub policy: Option<String>,
+    /// cred-proxy's table.
+    pub table: Option<Arc<Table>>,
 }
 
 impl Tending {
-    /// Takes the sidecars over, and keeps cred-proxy's credentials fresh.
+    /// Takes the sidecars over, and keeps cred-proxy's credentials fresh. Gives how to reach each of them, and who takes
+    /// further ones over.
     pub fn begin<E: Engine>(
         shared: &Arc<Shared<E>>,
         charge: &Charge,
@@ -87,52 +108,29 @@ impl Tending {
         sidecars: BTreeMap<String, Sidecar>,
         ears: &Ears,
         stop: &Stop,
-    ) -> Self {
-        let mut hands = Hands::new();
+    ) -> (Self, Hands, Nursery<E>) {
         let (stopper, own) = stop::channel();
-        let mut tasks = JoinSet::new();
-        let (wanted, ending, raise) = (stop.clone(), own.clone(), stopper.clone());
+        let tasks = Tasks::default();
+        let nursery =
+            Nursery { shared: Arc::clone(shared), ears: ears.clone(), stop: own.clone(), tasks: Arc::clone(&tasks) };
+        let (wanted, raise) = (stop.clone(), stopper.clone());
         // Who wants the end of the bottle wants no sidecar to begin again.
-        tasks.spawn(async move {
+        tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
             tokio::select! {
                 () = wanted.reached(Level::Graceful) => raise.raise(Level::Graceful),
-                () = ending.reached(Level::Now) => {}
+                () = own.reached(Level::Now) => {}
             }
         });
+        let mut hands = Hands::new();
         for (role, sidecar) in sidecars {
-            let feed = supplies.feeds.get(&sidecar.container).cloned().unwrap_or_default();
-            let feed = Arc::new(Mutex::new(feed));
-            let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-            hands.insert(role.clone(), Reach { orders, feed: Arc::clone(&feed) });
-            let mut tended = Tended {
-                shared: Arc::clone(shared),
-                container: sidecar.container.clone(),
+            let told = Lines {
+                feed: supplies.feeds.get(&sidecar.container).cloned().unwrap_or_default(),
                 policy: plan.policy(&role).map(str::to_owned),
-                feed,
-                orders: Some(ordered),
-                ears: ears.clone(),
-                sent: 0,
-                table: None,
-                words: None,
-                rejected: BTreeMap::new(),
-                stop: own.clone(),
-                restarts: 0,
-                role,
+                table: table.filter(|_| role == cred_proxy::config::NAME).cloned(),
             };
-            if let Some(table) = table.filter(|_| tended.role == cred_proxy::config::NAME) {
-                let (words, told) = mpsc::channel(WORDS_MAX);
-                tended.words = Some(told);
-                tended.rejected = fresh::begin(&mut tasks, shared, charge, table, &words, &own);
-                tended.table = Some(Arc::clone(table));
-            }
-            tasks.spawn(tended.tend(sidecar));
+            hands.insert(role, nursery.take_over(sidecar, told, Some(charge)));
         }
-        Self { stopper, tasks, hands }
-    }
-
-    /// How to reach each of them.
-    pub fn hands(&self) -> Hands {
-        self.hands.clone()
+        (Self { stopper, tasks }, hands, nursery)
     }
 
     /// From now on none is started again; those that run stay.
@@ -141,11 +139,49 @@ impl Tending {
     }
 
     /// Lets go of all of them. A start that is under way is waited for, within reason: it would take effect all the same.
-    pub async fn end(mut self) {
+    pub async fn end(self) {
         self.stopper.raise(Level::Now);
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = async { while tasks.join_next().await.is_some() {} };
         // What takes longer is removed with its container; a task that is aborted holds nothing any more.
         let _ = tokio::time::timeout(PATIENCE, ended).await;
+    }
+}
+
+impl<E: Engine> Nursery<E> {
+    /// Holds a sidecar from now on. The credentials that `charge` names are kept fresh; without one, none are.
+    pub fn take_over(&self, sidecar: Sidecar, told: Lines, charge: Option<&Charge>) -> Reach {
+        let life = Life { status: sidecar.status(), restarts: 0 };
+        self.shared.sidecars.lock().unwrap_or_else(PoisonError::into_inner).insert(sidecar.role.clone(), life);
+        let feed = Arc::new(Mutex::new(told.feed));
+        let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+        let reach = Reach { orders, feed: Arc::clone(&feed) };
+        let mut tended = Tended {
+            shared: Arc::clone(&self.shared),
+            role: sidecar.role.clone(),
+            container: sidecar.container.clone(),
+            policy: told.policy,
+            feed,
+            orders: Some(ordered),
+            ears: self.ears.clone(),
+            sent: 0,
+            table: None,
+            words: None,
+            rejected: BTreeMap::new(),
+            stop: self.stop.clone(),
+            restarts: 0,
+        };
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = told.table {
+            let (words, told) = mpsc::channel(WORDS_MAX);
+            tended.words = Some(told);
+            if let Some(charge) = charge {
+                tended.rejected = fresh::begin(&mut tasks, &self.shared, charge, &table, &words, &self.stop);
+            }
+            tended.table = Some(table);
+        }
+        tasks.spawn(tended.tend(sidecar));
+        reach
     }
 }
 

@@ -2,7 +2,8 @@
 //! runs is refused with a word.
 
 use super::scene::{NEIGHBOUR, approve, asking, call, reaches, wait_for_pending};
-use bottle_tests::harness::{Site, World, finish, wait_until};
+use bottle_tests::harness::{Site, World, finish, signal, wait_until};
+use rustix::process::Signal;
 use serde_json::json;
 use std::process::Stdio;
 
@@ -51,27 +52,53 @@ fn a_route_is_asked_for_approved_with_a_credential_and_taken_back() {
 }
 
 #[test]
-fn the_first_route_of_a_bottle_waits_for_its_next_launch() {
+fn the_first_route_of_a_bottle_brings_what_it_needs_and_nothing_of_it_is_left() {
     let Some(site) = Site::new() else { return };
     let world = World::start(&site);
     let yaml = world.bottle_yaml(&site.clients());
     let yaml = yaml.split("cred_proxy:").next().unwrap().to_owned();
     site.bottle("dev", &format!("{yaml}supervise: true\n"));
-    let name = super::scene::fresh("ask");
-    site.agent(&name, "dev");
-    let bottle = site.run(&name).args(&["--no-workspace"]).detached(&["sleep", "900"]);
+    let token = site.path("config/asked-token");
+    std::fs::write(&token, world.canary()).unwrap();
+    let from = format!("file:{}", token.display());
+    let route = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-m", "20", "http://cred-proxy:9099/x/v1/echo"];
     let arguments = json!({
-        "path": "/packages/", "upstream": format!("https://{NEIGHBOUR}"), "scheme": "none", "allow": ["GET /**"],
-        "justification": "to install what the build needs",
+        "path": "/x/", "upstream": "https://api.world.example", "scheme": "Bearer", "allow": ["GET /**"],
+        "justification": "to speak with the model",
     });
-    let asked = call(&site, &bottle, "cred-proxy-block", &arguments);
-    wait_for_pending(&site, &bottle, "p1");
-    let refused = approve(&site, &bottle, "p1", &[]);
-    assert_ne!(refused.status, 0, "{refused:#?}");
-    assert!(refused.stderr.contains("launch it again"), "{refused:#?}");
-    site.launcher(&["reject", bottle.id(), "p1", "--reason", "at the next launch"]).ok();
-    assert_eq!(asked.answer()["status"], "rejected");
-    bottle.stop();
+    for ends_by in ["stop", "kill"] {
+        let name = super::scene::fresh("ask");
+        site.agent(&name, "dev");
+        let bottle = site.run(&name).args(&["--no-workspace"]).detached(&["sleep", "900"]);
+        assert_ne!(bottle.exec(&route).status, 0, "nothing listens there yet");
+        let asked = call(&site, &bottle, "cred-proxy-block", &arguments);
+        wait_for_pending(&site, &bottle, "p1");
+        approve(&site, &bottle, "p1", &["--token-ref", &from]).ok();
+        assert_eq!(asked.answer()["status"], "approved");
+        assert_eq!(bottle.exec(&route).ok().stdout, "200");
+        assert!(!reaches(&bottle, "api.world.example"), "a route's host is reached by its route alone");
+        // It is kept like those of the launch.
+        bottle.kill_container("cred-proxy");
+        wait_until("cred-proxy runs again", || bottle.log("keeper").contains("cred-proxy runs again").then_some(()));
+        assert_eq!(bottle.exec(&route).ok().stdout, "200");
+        if ends_by == "stop" {
+            bottle.stop();
+        } else {
+            signal(bottle.keeper(), Signal::KILL);
+            bottle.wait_for_end();
+            wait_until("its containers end", || {
+                let left = site.observe();
+                left.containers.iter().all(|c| c.role.starts_with("world") || !is_running(&c.name)).then_some(())
+            });
+            site.launcher(&["cleanup"]).ok();
+        }
+        site.assert_nothing_left();
+    }
+}
+
+fn is_running(container: &str) -> bool {
+    let state = std::process::Command::new("docker").args(["inspect", "-f", "{{.State.Running}}", container]).output();
+    state.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == "true")
 }
 
 #[test]

@@ -83,19 +83,20 @@ impl<E: Engine> Desk<E> {
     }
 
     /// The bottle with the route, and what route-pipelock is to be told, if anything.
-    fn plan_route(&self, route: &Route) -> Result<(Order, Option<(String, String)>), String> {
-        if self.table.is_none() {
-            return Err("the first route of a bottle cannot be added while it runs".to_owned());
-        }
+    fn plan_route(&self, route: &Route) -> Result<(Order, Option<String>), String> {
         let mut order = self.order.clone();
         order.bottle.routes.push(route.clone());
+        // Where nothing stands on the routes' network yet, it begins with the new policy.
+        if !self.hands.contains_key(ROUTE_PIPELOCK) {
+            return Ok((order, None));
+        }
         let [old, new] = [&self.order, &order].map(|order| sidecar::route_pipelock_policy(order, &self.addresses));
         let (old, new) = (old.map_err(|e| e.to_string())?, new.map_err(|e| e.to_string())?);
         if let Reload::Restart(reason) = reload_allowed(&old, &new) {
             return Err(format!("it cannot be added while the bottle runs: {reason}"));
         }
         let (old, new) = (render(&old), render(&new));
-        Ok((order, (old != new).then_some((old, new))))
+        Ok((order, (old != new).then_some(new)))
     }
 
     /// Puts a route in force.
@@ -104,25 +105,37 @@ impl<E: Engine> Desk<E> {
         let route = self.like_its_host(route);
         self.beyond.routes.insert(id.to_owned(), route.clone());
         let (order, policies) = self.plan_route(&route)?;
-        let table = self.table.clone().ok_or("there is no cred-proxy")?;
         let secret = match &route.token_ref {
-            Some(from) => Some(self.read_credential(from, &table).await?),
+            Some(from) => Some((route.path.clone(), self.read_credential(from).await?)),
             None => None,
         };
-        if let Some((_, new)) = policies.clone() {
+        if let Some(new) = policies {
             let reload = |reply| Sidecars::Reload { yaml: new, reply };
             self.order_of(ROUTE_PIPELOCK, reload).await.map_err(|e| e.to_string())?;
         }
-        let before = table.take_over(sidecar::cred_proxy_config(&order, &self.addresses), secret.map(|s| (route.path.clone(), s)));
-        let mut opened = self.tell_table(&table).await;
-        if opened.is_ok() {
-            opened = self.is_open(&route).await;
-        }
+        let opened = match self.table.clone() {
+            Some(table) => {
+                table.take_over(sidecar::cred_proxy_config(&order, &self.addresses), secret);
+                self.tell_table(&table).await
+            }
+            None => self.bring_routes(&order, secret).await,
+        };
+        let opened = match opened {
+            Ok(()) => self.is_open(&route).await,
+            Err(why) => Err(why),
+        };
         if let Err(why) = opened {
-            table.put_back(before);
-            let table_back = self.tell_table(&table).await;
-            let policy_back = match policies {
-                Some((old, _)) => self.narrow_routes(old).await,
+            let policy = sidecar::route_pipelock_policy(&self.order, &self.addresses).map_err(|e| e.to_string())?;
+            let policy_back = match self.hands.contains_key(ROUTE_PIPELOCK) {
+                true => self.narrow_routes(render(&policy)).await,
+                false => Ok(()),
+            };
+            let table_back = match self.table.clone() {
+                Some(table) => {
+                    table.take_over(sidecar::cred_proxy_config(&self.order, &self.addresses), None);
+                    table.forget(&route.path);
+                    self.tell_table(&table).await
+                }
                 None => Ok(()),
             };
             let also = [table_back, policy_back].into_iter().filter_map(Result::err).collect::<Vec<_>>();
@@ -162,12 +175,16 @@ impl<E: Engine> Desk<E> {
         }
     }
 
-    async fn read_credential(&self, from: &TokenRef, table: &Table) -> Result<cred_proxy::Secret, String> {
+    async fn read_credential(&self, from: &TokenRef) -> Result<cred_proxy::Secret, String> {
         let (from, shared) = (from.clone(), Arc::clone(&self.shared));
         let read = tokio::task::spawn_blocking(move || credentials::read_unattended(&from, &shared.env)).await;
         match read {
             Ok(Ok(secret)) => Ok(secret),
-            Ok(Err(error)) => Err(format!("its credential cannot be had: {}", table.redacted(&crate::error::chain(&error)))),
+            Ok(Err(error)) => {
+                let text = crate::error::chain(&error);
+                let text = self.table.as_ref().map_or_else(|| text.clone(), |table| table.redacted(&text));
+                Err(format!("its credential cannot be had: {text}"))
+            }
             Err(_) => Err("reading its credential panicked".to_owned()),
         }
     }
