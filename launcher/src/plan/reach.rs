@@ -29,6 +29,9 @@ pub struct Reach {
     pub routes: Vec<RouteReach>,
     /// Remotes of git-gate.
     pub remotes: Vec<RemoteReach>,
+    /// May it ask for more while it runs?
+    #[serde(default)]
+    pub may_ask: bool,
     /// Who its commits are by.
     pub committer: Option<String>,
     /// Variables it holds, and where each value comes from.
@@ -141,6 +144,7 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         network: bottle.egress.network.clone(),
         routes: routes.collect(),
         remotes: remotes.collect(),
+        may_ask: bottle.supervise,
         committer: bottle.git.user.as_ref().map(|user| format!("{} <{}>", user.name, user.email)),
         env: bottle.env.iter().map(|(name, value)| (name.clone(), value.source().to_owned())).collect(),
         workspace: order.workspace.as_ref().map(|w| w.display().to_string()),
