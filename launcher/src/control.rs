@@ -6,12 +6,15 @@ use crate::log::LogFile;
 use crate::stop::{Level, Stop};
 use futures_util::StreamExt;
 use pipelock_config::log::LogEvent;
+pub use said::{Probed, Said};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
+
+pub mod said;
 
 /// How long a container may take until it says that it is ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -48,100 +51,6 @@ pub enum Status {
     Ready,
     /// Its output has ended: it is gone. The last lines that it said.
     Ended(Vec<String>),
-}
-
-/// What a container has answered its keeper. Answers of a kind are counted, so that one is never taken for an older one's;
-/// they are read before lines are handed on, since lines may be dropped and an agent causes most of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Said {
-    /// How often it said that it is ready.
-    pub readies: u64,
-    /// How often a pipelock took, or did not take, a changed file.
-    pub reloads: u64,
-    /// The SHA-256 of the file that it took last, in hexadecimal, or why it did not.
-    pub reload: Option<Result<String, String>>,
-    /// How often a probe was answered.
-    pub probes: u64,
-    /// The last answer to a probe.
-    pub probe: Option<Probed>,
-    /// How often a command was answered.
-    pub acknowledged: u64,
-    /// The last answer to a command: obeyed, or why not.
-    pub acknowledgement: Option<Result<(), String>>,
-    /// How often `bottle-init` could not carry an order out.
-    pub failures: u64,
-    /// Why, the last time.
-    pub failure: String,
-}
-
-/// What a pipelock's own proxy answered when it was asked whether a host is open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probed {
-    /// `host:port`.
-    pub target: String,
-    /// HTTP status; 0 where there was no answer.
-    pub status: u16,
-    /// What it said.
-    pub text: String,
-}
-
-impl Said {
-    /// Takes a line in. Was it an answer?
-    fn hear(&mut self, role: &str, stream: &str, line: &str) -> bool {
-        use bottle_images::init::Event;
-        if stream == "out"
-            && let Some(event) = Event::parse(line)
-        {
-            match event {
-                Event::Ready => self.readies += 1,
-                Event::Probed { target, status, text } => {
-                    self.probes += 1;
-                    self.probe = Some(Probed { target, status, text });
-                }
-                Event::Failed(why) => {
-                    self.failures += 1;
-                    self.failure = why;
-                }
-                Event::Wrote(_) | Event::Exited(_) => return false,
-            }
-            return true;
-        }
-        if is_pipelock(role) {
-            return self.hear_pipelock(line);
-        }
-        let answer = match line {
-            _ if stream != "out" => return false,
-            r#"{"event":"configured"}"# => Ok(()),
-            _ if is_refused(line) => Err(reason_of(line)),
-            _ => return false,
-        };
-        self.acknowledged += 1;
-        self.acknowledgement = Some(answer);
-        true
-    }
-
-    fn hear_pipelock(&mut self, line: &str) -> bool {
-        // Most lines are about requests and need not be read twice.
-        if !["config_reload", "CONFIG_RELOAD", "config reload failed"].iter().any(|word| line.contains(word)) {
-            return false;
-        }
-        let outcome = match LogEvent::parse(line) {
-            Some(LogEvent::ConfigReload { status, hash }) if status == "success" => Ok(hash),
-            Some(LogEvent::ConfigReload { status, .. }) => Err(status),
-            Some(LogEvent::ReloadRefused { reason }) => Err(reason),
-            _ => return false,
-        };
-        self.reloads += 1;
-        self.reload = Some(outcome);
-        true
-    }
-}
-
-/// Why a sidecar refused a command.
-fn reason_of(line: &str) -> String {
-    let said: Option<serde_json::Value> = serde_json::from_str(line).ok();
-    let reason = said.as_ref().and_then(|said| said.get("reason")).and_then(serde_json::Value::as_str);
-    reason.unwrap_or("it did not say why").to_owned()
 }
 
 /// Why a container could not be brought up.

@@ -425,7 +425,7 @@ async fn attend<E: Engine>(
     held.agent = sidecars.remove("agent");
     let (ears, inbox) = desk::ears();
     let (supplies, table) = (&made.supplies, made.table.as_ref());
-    let (tending, hands, nursery) = Tending::begin(shared, charge, plan, supplies, table, sidecars, &ears, stop);
+    let (tending, hands, nursery) = Tending::begin(shared, charge, plan, supplies, table, sidecars, (&ears, stop));
     held.sidecars = Some(tending);
     let recorded = match opened(charge, plan, image, session) {
         Ok(recorded) => recorded,

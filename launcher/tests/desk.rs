@@ -6,7 +6,7 @@
 mod trial;
 
 use launcher::audit::{Event, verify};
-use launcher::engine::fake::{End, Script};
+use launcher::engine::fake::{End, Fault, How, Script};
 use launcher::exit::Exit;
 use launcher::keeper::desk::Visit;
 use launcher::keeper_socket::Ending;
@@ -95,8 +95,16 @@ impl Bottle {
     }
 }
 
-async fn during<F: Future<Output = ()> + Send>(what: impl FnOnce(Arc<Bottle>) -> F + Send + 'static) -> (Arc<Bottle>, Ending) {
-    let trial = Trial::new();
+async fn during<F: Future<Output = ()> + Send>(
+    what: impl FnOnce(Arc<Bottle>) -> F + Send + 'static,
+) -> (Arc<Bottle>, Ending) {
+    during_of(Trial::new(), what).await
+}
+
+async fn during_of<F: Future<Output = ()> + Send>(
+    trial: Trial,
+    what: impl FnOnce(Arc<Bottle>) -> F + Send + 'static,
+) -> (Arc<Bottle>, Ending) {
     trial.engine.exec_script(|spec| match spec.argv.first().map(String::as_str) {
         Some("work") => Script { output: bytes::Bytes::new(), end: End::Never },
         _ => Script { output: bytes::Bytes::new(), end: End::Code(0) },
@@ -107,6 +115,8 @@ async fn during<F: Future<Output = ()> + Send>(what: impl FnOnce(Arc<Bottle>) ->
     let kept = tokio::spawn(async move { kept.trial.keep(|_, stopper| *raise.lock().unwrap() = Some(stopper)).await });
     let opened = || bottle.trial.shared.get().is_some_and(|shared| shared.agent.get().is_some());
     until("the agent runs", opened).await;
+    // No call of the keeper's own comes between what follows.
+    until("the helper is gone", || !bottle.trial.engine.left().iter().any(|name| name.contains("wall"))).await;
     what(Arc::clone(&bottle)).await;
     stopper.lock().unwrap().clone().unwrap().raise(Level::Now);
     let ending = kept.await.unwrap();
@@ -309,4 +319,73 @@ async fn a_route_of_a_known_kind_is_added_while_the_bottle_runs() {
         assert!(!policy.contains("restart\n"), "the streams of other routes go on");
     })
     .await;
+}
+
+fn crates() -> Subject {
+    Subject::Own(Change::Route(supervise::wire::Route {
+        path: "/crates/".to_owned(),
+        upstream: "https://crates.example.org".to_owned(),
+        scheme: "none".to_owned(),
+        allow: vec!["GET /api/**".to_owned()],
+    }))
+}
+
+fn bare() -> Trial {
+    Trial { bare: true, ..Trial::new() }
+}
+
+#[tokio::test]
+async fn the_first_route_brings_what_it_needs_and_is_kept_like_the_rest() {
+    during_of(bare(), |bottle| async move {
+        let left = || bottle.trial.engine.left();
+        assert!(!left().iter().any(|name| name.contains("route") || name.contains("cred-proxy")), "{:?}", left());
+        let reply = bottle.decides(&crates(), &Terms::default()).await;
+        assert!(matches!(&reply, Reply::Done(_)), "{reply:?}");
+        for name in ["bottle-coder-routes", "bottle-coder-route-pipelock", "bottle-coder-cred-proxy"] {
+            assert!(left().iter().any(|n| n.contains(name)), "{name} is not there: {:?}", left());
+        }
+        bottle.trial.engine.end(&container("cred-proxy"), 137);
+        let twice = || bottle.told("cred-proxy").matches(r#""command":"configure""#).count() == 2;
+        until("cred-proxy runs again", twice).await;
+        // A second one needs no more than a reload.
+        let calls = bottle.trial.engine.calls();
+        let Subject::Own(Change::Route(first)) = crates() else { unreachable!("it is a route") };
+        let second = supervise::wire::Route {
+            path: "/docs/".to_owned(),
+            upstream: "https://docs.example.org".to_owned(),
+            ..first
+        };
+        until("it takes orders again", || bottle.trial.engine.calls() >= calls).await;
+        let mut reply = bottle.decides(&Subject::Own(Change::Route(second.clone())), &Terms::default()).await;
+        for _ in 0..100 {
+            if matches!(reply, Reply::Done(_)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            reply = bottle.decides(&Subject::Own(Change::Route(second.clone())), &Terms::default()).await;
+        }
+        assert!(matches!(&reply, Reply::Done(_)), "{reply:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_first_route_that_cannot_be_brought_leaves_nothing_and_can_be_tried_again() {
+    let trials = (0..9).flat_map(|nth| [How::ErrorBefore, How::ErrorAfter].map(|how| (nth, how)));
+    let trials = trials.map(|(nth, how)| async move {
+        during_of(bare(), move |bottle| async move {
+            let before = bottle.trial.engine.left();
+            let at = bottle.trial.engine.calls() + nth;
+            bottle.trial.engine.fault(Fault { at, how });
+            let reply = bottle.decides(&crates(), &Terms::default()).await;
+            if matches!(reply, Reply::Refused { .. }) {
+                assert_eq!(bottle.trial.engine.left(), before, "{how:?} at call {nth}: {reply:?}");
+                assert!(bottle.listing().await.grants.is_empty());
+                let again = bottle.decides(&crates(), &Terms::default()).await;
+                assert!(matches!(&again, Reply::Done(_)), "{how:?} at call {nth}: {again:?}");
+            }
+        })
+        .await;
+    });
+    futures_util::future::join_all(trials).await;
 }

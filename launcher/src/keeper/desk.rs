@@ -15,10 +15,11 @@ use crate::error::chain;
 use crate::journal::Journal;
 use crate::plan::{Addresses, Order, Plan};
 use crate::state::{BottleDir, Session};
-use crate::stop::{self, Level, Stop, Stopper};
+use crate::stop::{self, Level, Stop};
 use crate::undo::UndoStack;
 use crate::verdict::{Grant, Listed, Listing, Reply, Request, page};
 use denials::{Denials, Heard};
+pub use door::{Ask, Door, Ears, Inbox, Overheard, Sitting, Visit, ears};
 use findings::Findings;
 use state::Beyond;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
 pub mod denials;
+mod door;
 pub mod findings;
 mod first;
 mod remedy;
@@ -38,103 +40,10 @@ mod route;
 pub mod state;
 mod verdicts;
 
-/// Asks that may wait; a further one is refused with a word.
-const ASKS_MAX: usize = 64;
-/// Lines of sidecars that may wait; further ones are counted in the report alone.
-const LINES_MAX: usize = 1024;
-/// Operators' requests that may wait.
-const VISITS_MAX: usize = 64;
 /// How often what was refused is told to supervise and the audit log.
 const TICK: Duration = Duration::from_secs(1);
 /// How long the operator's own command for a new proposal may run.
 const COMMAND_WITHIN: Duration = Duration::from_secs(30);
-/// How long the desk may take to finish what it has in hand when the bottle ends: a pipelock's restart, and some more.
-const CLOSE_WITHIN: Duration = Duration::from_secs(60);
-
-/// What an agent asks, as supervise hands it on.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// Counted by supervise.
-    pub call: u64,
-    /// What for.
-    pub change: Change,
-    /// In the agent's words.
-    pub justification: String,
-}
-
-/// A line that a sidecar said.
-#[derive(Debug, Clone)]
-pub struct Overheard {
-    /// Whose.
-    pub role: String,
-    /// The line.
-    pub line: String,
-}
-
-/// By what the desk hears of its sidecars.
-#[derive(Debug, Clone)]
-pub struct Ears {
-    /// What the agent asks.
-    pub asks: mpsc::Sender<Ask>,
-    /// What sidecars say.
-    pub lines: mpsc::Sender<Overheard>,
-    /// Roles that were started again.
-    pub restarts: mpsc::Sender<String>,
-}
-
-/// The other ends of [`Ears`].
-pub struct Inbox {
-    asks: mpsc::Receiver<Ask>,
-    lines: mpsc::Receiver<Overheard>,
-    restarts: mpsc::Receiver<String>,
-}
-
-/// Both ends.
-pub fn ears() -> (Ears, Inbox) {
-    let (asks, asked) = mpsc::channel(ASKS_MAX);
-    let (lines, said) = mpsc::channel(LINES_MAX);
-    let (restarts, restarted) = mpsc::channel(VISITS_MAX);
-    (Ears { asks, lines, restarts }, Inbox { asks: asked, lines: said, restarts: restarted })
-}
-
-/// What an operator asks.
-pub struct Visit {
-    /// What.
-    pub request: Request,
-    /// Who, in words.
-    pub by: String,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<Reply>,
-}
-
-/// How operators' commands come to the desk.
-#[derive(Clone)]
-pub struct Door {
-    /// One at a time.
-    pub visits: mpsc::Sender<Visit>,
-    /// Another number after every change.
-    pub changes: watch::Receiver<u64>,
-}
-
-/// A desk at work.
-pub struct Sitting {
-    stopper: Stopper,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Sitting {
-    /// From now on nothing new is begun.
-    pub fn rest(&self) {
-        self.stopper.raise(Level::Graceful);
-    }
-
-    /// Waits until what is under way is done, within reason.
-    pub async fn end(self) {
-        self.rest();
-        // What takes longer changes sidecars that are about to be removed.
-        let _ = tokio::time::timeout(CLOSE_WITHIN, self.task).await;
-    }
-}
 
 /// What a desk works on.
 pub struct Ground<'a, E: Engine> {
@@ -193,7 +102,7 @@ pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_, E>, inbox: I
     let (journal, records) = Journal::open::<Record>(&path).map_err(|e| chain(&e))?;
     let queue = Queue::replay(Limits::default(), records).map_err(|e| chain(&e))?;
     let (changes, changed) = watch::channel(0);
-    let (visits, visited) = mpsc::channel(VISITS_MAX);
+    let (visits, visited) = mpsc::channel(door::VISITS_MAX);
     let (stopper, stop) = stop::channel();
     let mut desk = Desk {
         shared: Arc::clone(shared),
@@ -224,7 +133,7 @@ pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_, E>, inbox: I
     // A second desk of one keeper would be a mistake of ours: the first one's door stays.
     let _ = shared.desk.set(Door { visits, changes: changed });
     let task = tokio::spawn(desk.sit(inbox, visited, stop));
-    Ok(Sitting { stopper, task })
+    Ok(Sitting::new(stopper, task))
 }
 
 impl<E: Engine> Desk<E> {

@@ -163,6 +163,7 @@ fn about(plan: &Plan) -> String {
         "routes": routes,
         "remotes": remotes,
         "limits": plan.reach.limits,
+        "ask_for_more": plan.supervise.as_ref().map(|_| format!("http://{}:{}{}", supervise::NAME, supervise::PORT, supervise::config::PATH)),
     });
     format!("{about:#}\n")
 }

@@ -106,8 +106,7 @@ impl Tending {
         supplies: &Supplies,
         table: Option<&Arc<Table>>,
         sidecars: BTreeMap<String, Sidecar>,
-        ears: &Ears,
-        stop: &Stop,
+        (ears, stop): (&Ears, &Stop),
     ) -> (Self, Hands, Nursery<E>) {
         let (stopper, own) = stop::channel();
         let tasks = Tasks::default();

@@ -35,6 +35,8 @@ pub struct Trial {
     pub engine: Fake,
     /// What its keeper's tasks share, once it keeps.
     pub shared: OnceLock<Arc<Shared<Fake>>>,
+    /// Has its bottle no route and no remote?
+    pub bare: bool,
     /// Where the route's credential comes from.
     pub token_ref: TokenRef,
 }
@@ -63,7 +65,7 @@ impl Trial {
             Some("work") => Script { output: "done\n".into(), end: End::Code(3) },
             _ => Script { output: bytes::Bytes::new(), end: End::Code(0) },
         });
-        Self { dir, engine, shared: OnceLock::new(), token_ref: TokenRef::Env("TOKEN".to_owned()) }
+        Self { dir, engine, shared: OnceLock::new(), bare: false, token_ref: TokenRef::Env("TOKEN".to_owned()) }
     }
 
     /// What a command of its operator has.
@@ -100,6 +102,10 @@ impl Trial {
         });
         let _ = self.shared.set(Arc::clone(&shared));
         let mut charge = charge(&self.root(), self.dir.path(), &self.token_ref);
+        if self.bare {
+            (charge.order.bottle.routes, charge.order.bottle.git) = (Vec::new(), Git::default());
+            (charge.credentials, charge.remote_credentials) = Default::default();
+        }
         keep(&shared, &mut charge, &session, &stop).await
     }
 
