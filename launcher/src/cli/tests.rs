@@ -23,23 +23,29 @@ fn help_of_everything() {
     Usage: launcher <COMMAND>
 
     Commands:
-      run      Start an agent in a bottle, and stay with it until it ends
-      ps       List the bottles that are running
-      attach   See and type what a bottle's agent has on its terminal (Ctrl-P Ctrl-Q
-               lets go)
-      exec     Run one more program beside the agent, as the agent
-      logs     Show what a bottle's sidecars said
-      stop     End a bottle
-      diff     Show what an agent changed in its workspace
-      take     Bring what an agent changed into the directory it was copied from
-      cleanup  Take back what launchers that died have left on the engine
-      list     List the agents and bottles that there are manifests of
-      check    Look for mistakes in the manifests: of an agent and its bottle, or in
-               all of them
-      images   Build the images of the sidecars, or pin pipelock's
-      demo     Watch a hostile agent fail in a bottle of its own: needs no account,
-               no key and no registry
-      help     Print this message or the help of the given subcommand(s)
+      run        Start an agent in a bottle, and stay with it until it ends
+      ps         List the bottles that are running
+      attach     See and type what a bottle's agent has on its terminal (Ctrl-P
+                 Ctrl-Q lets go)
+      exec       Run one more program beside the agent, as the agent
+      logs       Show what a bottle's sidecars said
+      stop       End a bottle
+      diff       Show what an agent changed in its workspace
+      take       Bring what an agent changed into the directory it was copied from
+      proposals  List what agents ask for and what is in force by a person's word
+      approve    Show what an agent asks for, and let it have that
+      reject     Say no to what an agent asks for
+      allow      Let a running bottle's agent reach a host that it did not ask for
+      revoke     Take back what was approved or allowed, or a host of the manifest
+      audit      Show what a bottle's agent asked for and got, and what was refused
+      cleanup    Take back what launchers that died have left on the engine
+      list       List the agents and bottles that there are manifests of
+      check      Look for mistakes in the manifests: of an agent and its bottle, or
+                 in all of them
+      images     Build the images of the sidecars, or pin pipelock's
+      demo       Watch a hostile agent fail in a bottle of its own: needs no
+                 account, no key and no registry
+      help       Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help
