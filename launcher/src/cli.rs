@@ -39,10 +39,8 @@ pub enum Command {
     /// List what agents ask for and what is in force by a person's word
     Proposals(Proposals),
     /// Show what an agent asks for, and let it have that
-    #[command(
-        after_help = "Examples:\n  launcher approve coder p1\n  launcher approve coder p1 --for 30m\n  \
-                            launcher approve coder p2 --token-ref CRATES_TOKEN\n  launcher approve coder p3 --once --yes"
-    )]
+    #[command(after_help = "Examples:\n  launcher approve coder p1\n  launcher approve coder p1 --for 30m\n  \
+                            launcher approve coder p2 --token-ref CRATES_TOKEN\n  launcher approve coder p3 --once --yes")]
     Approve(Approve),
     /// Say no to what an agent asks for
     Reject(Reject),

@@ -101,9 +101,7 @@ pub fn whole_lines(bytes: &[u8]) -> &[u8] {
 fn parse<T: DeserializeOwned>(whole: &[u8]) -> Result<Vec<T>, JournalError> {
     let lines = whole.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     lines
-        .map(|(at, line)| {
-            serde_json::from_slice(line).map_err(|source| JournalError::Damaged { line: at + 1, source })
-        })
+        .map(|(at, line)| serde_json::from_slice(line).map_err(|source| JournalError::Damaged { line: at + 1, source }))
         .collect()
 }
 

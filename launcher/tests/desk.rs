@@ -163,7 +163,10 @@ async fn a_host_is_asked_for_shown_approved_and_open() {
         until("supervise is told everything again", answers).await;
         let told = bottle.told("supervise");
         let last = told.lines().rev().find(|l| l.contains(r#""command":"configure""#)).unwrap();
-        assert!(last.contains(r#""id":"p1","status":"approved""#) && last.contains(r#""crates.example.org""#), "{last}");
+        assert!(
+            last.contains(r#""id":"p1","status":"approved""#) && last.contains(r#""crates.example.org""#),
+            "{last}"
+        );
     })
     .await;
     let kinds: Vec<String> = bottle
@@ -178,9 +181,19 @@ async fn a_host_is_asked_for_shown_approved_and_open() {
 async fn what_may_never_be_approved_is_refused_before_a_person_sees_it() {
     during(|bottle| async move {
         for host in [
-            "127.0.0.1", "localhost", "169.254.169.254", "metadata.google.internal", "10.0.0.1", "pipelock", "a.internal",
+            "127.0.0.1",
+            "localhost",
+            "169.254.169.254",
+            "metadata.google.internal",
+            "10.0.0.1",
+            "pipelock",
+            "a.internal",
             // Hosts of the route and of a remote, and a star over one.
-            "api.example", "*.api.example", "git.example", "lib.example", "*.example",
+            "api.example",
+            "*.api.example",
+            "git.example",
+            "lib.example",
+            "*.example",
             // What is open already.
             "files.example",
         ] {
@@ -300,10 +313,7 @@ async fn a_route_of_a_known_kind_is_added_while_the_bottle_runs() {
         bottle.asks(&Change::Route(asked), "to publish").await;
         let none = bottle.reviews(&proposal("p1"), &Terms::default()).await;
         assert!(matches!(&none.change, Change::Route(route) if route.scheme == "none"), "{none:?}");
-        let terms = Terms {
-            token_ref: Some(launcher::manifest::TokenRef::File(token)),
-            ..Terms::default()
-        };
+        let terms = Terms { token_ref: Some(launcher::manifest::TokenRef::File(token)), ..Terms::default() };
         let reply = bottle.decides(&proposal("p1"), &terms).await;
         assert!(matches!(reply, Reply::Done(_)), "{reply:?}");
         let (told, policy) = (bottle.told("cred-proxy"), bottle.told("route-pipelock"));

@@ -34,7 +34,11 @@ fn verified(here: &Here, id: &str, output: Output) -> Result<Exit, Failure> {
             here.ui.data(&format!("{}\n", serde_json::json!({ "entries": entries.len(), "last": last })));
         }
         Output::Text => {
-            here.ui.data(&format!("{} entries hold together; the last is of {}\n", entries.len(), last.unwrap_or_default()));
+            here.ui.data(&format!(
+                "{} entries hold together; the last is of {}\n",
+                entries.len(),
+                last.unwrap_or_default()
+            ));
         }
     }
     Ok(Exit::Success)
@@ -57,7 +61,10 @@ fn show(here: &Here, id: &str, output: Output) -> Result<Exit, Failure> {
 fn sentence(event: &Event) -> String {
     match event {
         Event::Launch { agent, bottle, reach, .. } => {
-            format!("launched {agent} in the bottle {bottle}: {}", if reach.is_empty() { "no way out".to_owned() } else { reach.join("; ") })
+            format!(
+                "launched {agent} in the bottle {bottle}: {}",
+                if reach.is_empty() { "no way out".to_owned() } else { reach.join("; ") }
+            )
         }
         Event::Proposal { id, change, justification } => {
             format!("{id} asked for {}; it says: {justification}", page::short(change))

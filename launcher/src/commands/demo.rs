@@ -162,7 +162,9 @@ async fn attack(
                 here.ui.line(crate::ui::clean(&String::from_utf8_lossy(&bytes)).trim_end())
             }
             Some(Frame::Words(ToClient::Progress { text })) => here.ui.progress(&text),
-            Some(Frame::Words(ToClient::Notice { text } | ToClient::Bell { text })) => here.ui.line(&format!("[bottle] {text}")),
+            Some(Frame::Words(ToClient::Notice { text } | ToClient::Bell { text })) => {
+                here.ui.line(&format!("[bottle] {text}"))
+            }
             Some(Frame::Words(ToClient::Ended(ending))) => {
                 if let Some(message) = ending.error {
                     return Err(Failure { exit: ending.exit, message, hint: ending.hint });

@@ -63,7 +63,13 @@ pub async fn reject(here: &Here, args: &Reject) -> Result<Exit, Failure> {
 }
 
 /// Shows what would change, asks, and has it done.
-async fn decide(here: &Here, dir: &BottleDir, subject: Subject, terms: Terms, manner: &Manner) -> Result<Exit, Failure> {
+async fn decide(
+    here: &Here,
+    dir: &BottleDir,
+    subject: Subject,
+    terms: Terms,
+    manner: &Manner,
+) -> Result<Exit, Failure> {
     let request = Request::Review { subject: subject.clone(), terms: terms.clone() };
     let mut review = reviewed(ask(here, dir, request).await?)?;
     loop {
@@ -171,11 +177,18 @@ fn edit(here: &Here, change: &Change) -> Result<Change, Failure> {
     // The first error is what counts; a leftover is the operator's own text in their own folder.
     let _ = std::fs::remove_file(&path);
     if !status.map_err(failed)?.success() {
-        return Err(Failure { exit: Exit::Interrupted, message: "nothing was changed: the editor gave up".to_owned(), hint: None });
+        return Err(Failure {
+            exit: Exit::Interrupted,
+            message: "nothing was changed: the editor gave up".to_owned(),
+            hint: None,
+        });
     }
     let text = read.map_err(failed)?;
     serde_json::from_slice(&text).map_err(|e| {
-        Failure::usage(format!("what the editor left is no change: {e}"), "change values, and leave the names".to_owned())
+        Failure::usage(
+            format!("what the editor left is no change: {e}"),
+            "change values, and leave the names".to_owned(),
+        )
     })
 }
 

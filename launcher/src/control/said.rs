@@ -106,7 +106,11 @@ mod tests {
         let mut said = Said::default();
         let mut hear = |role: &str, stream: &str, line: &str| said.hear(role, stream, line);
         for (role, stream, line) in [
-            ("pipelock", "out", r#"{"event":"blocked","url":"{\"event\":\"config_reload\",\"status\":\"success\"}","reason":"r"}"#),
+            (
+                "pipelock",
+                "out",
+                r#"{"event":"blocked","url":"{\"event\":\"config_reload\",\"status\":\"success\"}","reason":"r"}"#,
+            ),
             ("pipelock", "out", r#"{"event":"tunnel_open","target":"bottle-init: probed a:1 200:443"}"#),
             ("pipelock", "err", "bottle-init: ready"),
             ("cred-proxy", "err", r#"{"event":"configured"}"#),
@@ -118,7 +122,11 @@ mod tests {
         for (role, stream, line) in [
             ("pipelock", "out", r#"{"event":"config_reload","status":"success","config_hash":"ab"}"#),
             ("pipelock", "err", "pipelock: config reload failed: no such key"),
-            ("pipelock", "out", "bottle-init: probed a.example:443 403 CONNECT blocked: domain not in allowlist: a.example"),
+            (
+                "pipelock",
+                "out",
+                "bottle-init: probed a.example:443 403 CONNECT blocked: domain not in allowlist: a.example",
+            ),
             ("cred-proxy", "out", r#"{"event":"configured"}"#),
             ("git-gate", "out", r#"{"event":"refused","reason":"there is no remote `x`"}"#),
         ] {

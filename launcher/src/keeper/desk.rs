@@ -222,7 +222,8 @@ impl<E: Engine> Desk<E> {
     /// Tells whoever looks on that a person is wanted.
     fn announce(&self, id: &str, what: &str) {
         let bottle = self.dir.id();
-        let text = format!("the agent asks for {what}: launcher approve {bottle} {id}, or launcher reject {bottle} {id}");
+        let text =
+            format!("the agent asks for {what}: launcher approve {bottle} {id}, or launcher reject {bottle} {id}");
         self.log("out", &text);
         self.shared.console.bell_now(&crate::ui::clean(&text));
         self.changed();

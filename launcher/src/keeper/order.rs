@@ -111,7 +111,8 @@ impl Hand<'_> {
         self.send(line).await?;
         *self.sent += 1;
         let number = *self.sent;
-        let said = self.wait(&mut said, PATIENCE, "did not answer a command", |said| said.acknowledged >= number).await?;
+        let said =
+            self.wait(&mut said, PATIENCE, "did not answer a command", |said| said.acknowledged >= number).await?;
         match said.acknowledgement {
             Some(Err(reason)) => Err(Setback::Refused(format!("{} refuses: {reason}", self.sidecar.role))),
             Some(Ok(())) | None => Ok(()),
@@ -144,14 +145,18 @@ impl Hand<'_> {
         let said = match said {
             Ok(Ok(said)) => said.clone(),
             Ok(Err(_)) => return Err(self.broken("ended")),
-            Err(_) => return Err(Setback::Refused(format!("{} did not take the new policy in time", self.sidecar.role))),
+            Err(_) => {
+                return Err(Setback::Refused(format!("{} did not take the new policy in time", self.sidecar.role)));
+            }
         };
         if said.failures > failures {
             return Err(Setback::Refused(said.failure));
         }
         match said.reload {
             Some(Ok(_)) => Ok(()),
-            Some(Err(why)) => Err(Setback::Refused(format!("{} does not take the new policy: {why}", self.sidecar.role))),
+            Some(Err(why)) => {
+                Err(Setback::Refused(format!("{} does not take the new policy: {why}", self.sidecar.role)))
+            }
             None => Err(self.broken("said nothing of its policy")),
         }
     }

@@ -96,7 +96,10 @@ impl Reach {
             format!("route {} -> {} (credential: {}{read})", route.path, route.upstream, route.credential)
         });
         let remotes = self.remotes.iter().map(|remote| {
-            format!("remote {} -> {} (credential: {}): {}", remote.name, remote.upstream, remote.credential, remote.push)
+            format!(
+                "remote {} -> {} (credential: {}): {}",
+                remote.name, remote.upstream, remote.credential, remote.push
+            )
         });
         hosts.chain(routes).chain(remotes).collect()
     }

@@ -166,8 +166,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn asked(justification: &str, change: Change) -> Review {
-        let proposal =
-            Proposal { id: "p1".to_owned(), change: change.clone(), justification: justification.to_owned(), asked: 0, times: 1 };
+        let proposal = Proposal {
+            id: "p1".to_owned(),
+            change: change.clone(),
+            justification: justification.to_owned(),
+            asked: 0,
+            times: 1,
+        };
         Review {
             bottle: "coder".to_owned(),
             proposal: Some(proposal),

@@ -11,10 +11,23 @@ fn what_may_never_be_approved_is_refused_before_a_person_sees_it() {
     let world = World::start(&site);
     let bottle = asking(&site, &world, "");
     for host in [
-        "127.0.0.1", "0x7f.1", "2130706433", "[::1]", "localhost", "10.0.0.1", "169.254.169.254",
-        "metadata.google.internal", "pipelock", "supervise", "host.internal", "*", "*.com",
+        "127.0.0.1",
+        "0x7f.1",
+        "2130706433",
+        "[::1]",
+        "localhost",
+        "10.0.0.1",
+        "169.254.169.254",
+        "metadata.google.internal",
+        "pipelock",
+        "supervise",
+        "host.internal",
+        "*",
+        "*.com",
         // The route's host, a star over it, and what is open already.
-        "api.world.example", "*.world.example", "files.world.example",
+        "api.world.example",
+        "*.world.example",
+        "files.world.example",
     ] {
         let answer = ask_hosts(&site, &bottle, &[host]).answer();
         assert!(answer["error"].is_string(), "{host}: {answer}");
@@ -50,7 +63,8 @@ fn an_agent_cannot_answer_its_own_proposal_or_reach_the_keeper() {
         assert_eq!(status(&site, &bottle, "p1").as_deref(), Some("pending"), "{body}");
     }
     // No socket of the keeper's, no folder of the host's, and nothing of the launcher's is in the container.
-    let found = bottle.sh("find / -xdev \\( -name 'keeper.sock' -o -name 'proposals.jsonl' -o -name 'audit.jsonl' \\) 2>/dev/null");
+    let found = bottle
+        .sh("find / -xdev \\( -name 'keeper.sock' -o -name 'proposals.jsonl' -o -name 'audit.jsonl' \\) 2>/dev/null");
     assert_eq!(found.stdout, "", "{found:#?}");
     // supervise holds nothing: its own container has one program and no way out.
     let ends = bottle.sh("for port in 1 22 80 2375 9101; do curl -s -m 2 telnet://supervise:$port </dev/null && echo open $port; done; true");

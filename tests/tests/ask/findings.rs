@@ -64,7 +64,9 @@ fn a_finding_is_asked_for_and_passes_once_and_others_do_not() {
     let other = push(&bottle, "two", &two);
     assert_ne!(other.status, 0, "another finding is refused as before: {other:#?}");
     push(&bottle, "one", &one).ok();
-    bottle_tests::harness::wait_until("the grant is used", || (listing(&site, &bottle)["grants"] == json!([])).then_some(()));
+    bottle_tests::harness::wait_until("the grant is used", || {
+        (listing(&site, &bottle)["grants"] == json!([])).then_some(())
+    });
 
     // A lasting one survives a git-gate that dies.
     let asked = ask(&fingerprint(&other)[..12]);

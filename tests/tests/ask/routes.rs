@@ -27,7 +27,17 @@ fn a_route_is_asked_for_approved_with_a_credential_and_taken_back() {
     assert!(call(&site, &bottle, "cred-proxy-block", &greedy).answer()["error"].is_string());
 
     let mut stream = site.command();
-    stream.args(["exec", bottle.id(), "--", "curl", "-sS", "-N", "-m", "50", "http://cred-proxy:9099/wire/v1/sse?n=80&ms=100"]);
+    stream.args([
+        "exec",
+        bottle.id(),
+        "--",
+        "curl",
+        "-sS",
+        "-N",
+        "-m",
+        "50",
+        "http://cred-proxy:9099/wire/v1/sse?n=80&ms=100",
+    ]);
     let stream = stream.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let asked = call(&site, &bottle, "cred-proxy-block", &arguments);
     wait_for_pending(&site, &bottle, "p1");
@@ -61,7 +71,8 @@ fn the_first_route_of_a_bottle_brings_what_it_needs_and_nothing_of_it_is_left() 
     let token = site.path("config/asked-token");
     std::fs::write(&token, world.canary()).unwrap();
     let from = format!("file:{}", token.display());
-    let route = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-m", "20", "http://cred-proxy:9099/x/v1/echo"];
+    let route =
+        ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-m", "20", "http://cred-proxy:9099/x/v1/echo"];
     let arguments = json!({
         "path": "/x/", "upstream": "https://api.world.example", "scheme": "Bearer", "allow": ["GET /**"],
         "justification": "to speak with the model",

@@ -55,9 +55,22 @@ pub fn says(bottle: &Bottle<'_>, body: &str) -> Output {
 
 fn post(body: &str) -> Vec<String> {
     let words = [
-        "curl", "-sS", "-N", "-m", "58", "-X", "POST", "http://supervise:9100/mcp",
-        "-H", "Content-Type: application/json", "-H", "Accept: application/json, text/event-stream",
-        "-H", "MCP-Protocol-Version: 2025-06-18", "-d", body,
+        "curl",
+        "-sS",
+        "-N",
+        "-m",
+        "58",
+        "-X",
+        "POST",
+        "http://supervise:9100/mcp",
+        "-H",
+        "Content-Type: application/json",
+        "-H",
+        "Accept: application/json, text/event-stream",
+        "-H",
+        "MCP-Protocol-Version: 2025-06-18",
+        "-d",
+        body,
     ];
     words.map(str::to_owned).to_vec()
 }

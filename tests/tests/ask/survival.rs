@@ -47,7 +47,8 @@ fn a_keeper_that_is_killed_leaves_a_log_that_says_what_happened() {
     // Killed while it carries a verdict out: wherever that was, the journal knows.
     let mut approving = site.command();
     approving.args(["approve", bottle.id(), "p1", "--yes"]);
-    let mut approving = approving.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut approving =
+        approving.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let journal = bottle.dir().proposals();
     wait_until("the verdict is written down", || {
         std::fs::read_to_string(&journal).ok().filter(|text| text.contains(r#""record":"approved""#))

@@ -88,7 +88,8 @@ const REFUSED: &str = "refused-by-pipelock.example";
 const KEPT_CLOSED: &str = "kept-closed.example";
 
 /// What it says then.
-const NOT_TAKEN: &str = "{\"event\":\"error\",\"method\":\"CONFIG_RELOAD\",\"error\":\"rejected: security downgrade from strict mode\"}\n";
+const NOT_TAKEN: &str =
+    "{\"event\":\"error\",\"method\":\"CONFIG_RELOAD\",\"error\":\"rejected: security downgrade from strict mode\"}\n";
 
 fn reloaded(policy: &[u8]) -> String {
     let hash = super::digest(policy).trim_start_matches("sha256:").to_owned();
@@ -99,7 +100,8 @@ fn reloaded(policy: &[u8]) -> String {
 fn lets_through(policy: &[u8], host: &str) -> bool {
     let text = String::from_utf8_lossy(policy).into_owned();
     let list = text.lines().skip_while(|line| *line != "api_allowlist:").skip(1);
-    let mut list = list.map_while(|line| line.trim_start().strip_prefix("- ")).map(|entry| entry.trim_matches(['"', '\'']));
+    let mut list =
+        list.map_while(|line| line.trim_start().strip_prefix("- ")).map(|entry| entry.trim_matches(['"', '\'']));
     host != KEPT_CLOSED
         && list.any(|entry| match entry.strip_prefix("*.") {
             Some(below) => host == below || host.ends_with(&format!(".{below}")),

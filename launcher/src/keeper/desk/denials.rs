@@ -224,8 +224,17 @@ mod tests {
             ("cred-proxy", request(502, why), None),
             ("cred-proxy", request(403, ""), None),
             ("route-pipelock", request(403, why), None),
-            ("git-gate", r#"{"event":"operation","remote":"app","service":"push","outcome":"refused","bytes":1,"ms":1}"#.to_owned(), Some("")),
-            ("git-gate", r#"{"event":"operation","remote":"app","service":"push","outcome":"done","bytes":1,"ms":1}"#.to_owned(), None),
+            (
+                "git-gate",
+                r#"{"event":"operation","remote":"app","service":"push","outcome":"refused","bytes":1,"ms":1}"#
+                    .to_owned(),
+                Some(""),
+            ),
+            (
+                "git-gate",
+                r#"{"event":"operation","remote":"app","service":"push","outcome":"done","bytes":1,"ms":1}"#.to_owned(),
+                None,
+            ),
             ("pipelock", r#"{"event":"tunnel_open","target":"a.example:443"}"#.to_owned(), None),
         ] {
             let heard = Heard::read(role, &line);

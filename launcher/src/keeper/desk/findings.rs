@@ -35,8 +35,10 @@ impl Findings {
         like.dedup();
         match like.as_slice() {
             [one] => Ok((*one).to_owned()),
-            [] => Err("no push of this bottle was refused for such a finding: push first, and use the fingerprint that \
-                       git-gate shows"),
+            [] => {
+                Err("no push of this bottle was refused for such a finding: push first, and use the fingerprint that \
+                       git-gate shows")
+            }
             _ => Err("several findings begin with these digits: write more of them"),
         }
     }
@@ -79,7 +81,8 @@ mod tests {
 
     #[test]
     fn a_finding_is_named_by_its_first_digits_and_only_one_that_was_found() {
-        let (one, two) = (format!("{}{}", "a".repeat(12), "1".repeat(52)), format!("{}{}", "a".repeat(12), "2".repeat(52)));
+        let (one, two) =
+            (format!("{}{}", "a".repeat(12), "1".repeat(52)), format!("{}{}", "a".repeat(12), "2".repeat(52)));
         let mut findings = Findings::default();
         findings.hear(&refused("app", &one));
         findings.hear(&refused("lib", &one));

@@ -58,7 +58,8 @@ impl<E: Engine> Desk<E> {
 
     /// Writes down what will be made, before any of it is: here for the bottle's end, on the disk for a sweep.
     fn record(&self, plan: &Plan) -> Result<(), String> {
-        let stage: Vec<Undo> = plan.stages.iter().flat_map(|s| &s.lanes).flatten().filter_map(|a| plan.undo(a)).collect();
+        let stage: Vec<Undo> =
+            plan.stages.iter().flat_map(|s| &s.lanes).flatten().filter_map(|a| plan.undo(a)).collect();
         let mut undo = self.undo.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = undo.stages().to_vec();
         all.push(stage.clone());

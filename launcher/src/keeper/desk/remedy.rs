@@ -152,15 +152,12 @@ impl<E: Engine> Desk<E> {
             return Vec::new();
         }
         let is_used = |fingerprint: &str| {
-            let excused = |f: &git_gate::config::Finding| {
-                f.excused == Some(Excused::Exception) && f.fingerprint == fingerprint
-            };
+            let excused =
+                |f: &git_gate::config::Finding| f.excused == Some(Excused::Exception) && f.fingerprint == fingerprint;
             operation.findings.iter().any(excused)
         };
         let once = |(id, change): &(&str, &Change)| match change {
-            Change::Finding { fingerprint } => {
-                state::term(&self.queue, id) == Some(Term::Once) && is_used(fingerprint)
-            }
+            Change::Finding { fingerprint } => state::term(&self.queue, id) == Some(Term::Once) && is_used(fingerprint),
             Change::Hosts { .. } | Change::Route(_) | Change::Dockerfile { .. } => false,
         };
         state::in_force(&self.queue).filter(once).map(|(id, _)| id.to_owned()).collect()

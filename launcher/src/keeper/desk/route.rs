@@ -22,7 +22,9 @@ const CLOSED: &str = "not in allowlist";
 /// A route as it would be in force: without a credential nothing is put in, whatever was asked for.
 pub(super) fn with_credential(asked: Asked, terms: &Terms) -> Result<Asked, String> {
     match (&terms.token_ref, asked.scheme.as_str()) {
-        (Some(_), "none") => Err("a route with the scheme `none` takes no credential; --edit changes the scheme".to_owned()),
+        (Some(_), "none") => {
+            Err("a route with the scheme `none` takes no credential; --edit changes the scheme".to_owned())
+        }
         (Some(_), _) => Ok(asked),
         (None, _) => Ok(Asked { scheme: "none".to_owned(), ..asked }),
     }
@@ -66,11 +68,17 @@ impl<E: Engine> Desk<E> {
             None => "no credential is put in; --token-ref names one".to_owned(),
         }];
         facts.push(
-            if route.inspect { "its TLS is opened and read" } else { "its TLS is not opened, as that of its host's other routes" }
-                .to_owned(),
+            if route.inspect {
+                "its TLS is opened and read"
+            } else {
+                "its TLS is not opened, as that of its host's other routes"
+            }
+            .to_owned(),
         );
         facts.push(match terms.seconds {
-            Some(seconds) => format!("it ends after {}, and what is open on it is cut", crate::verdict::page::age(seconds)),
+            Some(seconds) => {
+                format!("it ends after {}, and what is open on it is cut", crate::verdict::page::age(seconds))
+            }
             None => "it holds until the bottle ends or it is taken back".to_owned(),
         });
         Ok(facts)
@@ -142,7 +150,12 @@ impl<E: Engine> Desk<E> {
             return Err(std::iter::once(why).chain(also).collect::<Vec<_>>().join("; "));
         }
         self.order = order;
-        Ok(format!("open now: http://{CRED_PROXY}:{}{} leads to {}", cred_proxy::config::PORT, asked.path, asked.upstream))
+        Ok(format!(
+            "open now: http://{CRED_PROXY}:{}{} leads to {}",
+            cred_proxy::config::PORT,
+            asked.path,
+            asked.upstream
+        ))
     }
 
     /// Takes a route out of force. What is open on it is cut by cred-proxy; the streams of others go on.

@@ -53,9 +53,14 @@ impl<E: Engine> Desk<E> {
         terms: &Terms,
     ) -> Result<(Review, Step), Reply> {
         let change = match change {
-            Change::Route(asked) => Change::Route(route::with_credential(asked, terms).map_err(|why| refused(why, None))?),
+            Change::Route(asked) => {
+                Change::Route(route::with_credential(asked, terms).map_err(|why| refused(why, None))?)
+            }
             other if terms.token_ref.is_some() => {
-                return Err(refused(format!("{} takes no credential", page::short(&other)), Some("leave --token-ref out")));
+                return Err(refused(
+                    format!("{} takes no credential", page::short(&other)),
+                    Some("leave --token-ref out"),
+                ));
             }
             other => other,
         };
@@ -127,13 +132,21 @@ impl<E: Engine> Desk<E> {
                     ));
                 }
                 facts.push("once the upstream has it, it is out: look at the file before you say yes".to_owned());
-                facts.push("it is for this rule, path and secret alone; every other finding is refused as before".to_owned());
+                facts.push(
+                    "it is for this rule, path and secret alone; every other finding is refused as before".to_owned(),
+                );
                 (Vec::new(), after.collect())
             }
             Change::Dockerfile { text } => {
                 let old = current::current(&self.order, Vec::new()).dockerfile.unwrap_or_default();
-                facts.push(format!("it is written to {}; nothing of the running bottle changes", self.dir.dockerfile().display()));
-                facts.push("it holds from the next launch on that is told to use it; this version does not build it by itself".to_owned());
+                facts.push(format!(
+                    "it is written to {}; nothing of the running bottle changes",
+                    self.dir.dockerfile().display()
+                ));
+                facts.push(
+                    "it holds from the next launch on that is told to use it; this version does not build it by itself"
+                        .to_owned(),
+                );
                 let lines = |text: &str| text.lines().map(str::to_owned).collect();
                 (lines(&old), lines(text))
             }
@@ -167,14 +180,16 @@ impl<E: Engine> Desk<E> {
             Change::Hosts { .. } => self.allowed(),
             other => page::lines_of(other),
         };
-        facts.push(match &change {
-            Change::Hosts { .. } => {
-                "the agent's pipelock is started again, which cuts its open connections; routes and remotes go on"
+        facts.push(
+            match &change {
+                Change::Hosts { .. } => {
+                    "the agent's pipelock is started again, which cuts its open connections; routes and remotes go on"
+                }
+                Change::Route(_) => "what is open on the route is cut; other routes go on",
+                Change::Finding { .. } | Change::Dockerfile { .. } => "pushes that hold it are refused again",
             }
-            Change::Route(_) => "what is open on the route is cut; other routes go on",
-            Change::Finding { .. } | Change::Dockerfile { .. } => "pushes that hold it are refused again",
-        }
-        .to_owned());
+            .to_owned(),
+        );
         let review = Review {
             bottle: self.dir.id().to_owned(),
             proposal: None,
