@@ -100,6 +100,10 @@ pub async fn stay(mut reader: Reader, writer: Writer, part: Part, tty: bool, for
                 Ok(Some(Frame::Words(words))) => match words {
                     ToClient::Progress { text } => screen.progress(&text),
                     ToClient::Notice { text } => screen.notice(&text),
+                    ToClient::Bell { text } => {
+                        ui.bell();
+                        screen.notice(&text);
+                    }
                     ToClient::Taken => keys.under_way = keys.under_way.saturating_sub(1),
                     ToClient::Started if part == Part::Starter => {
                         // If the keeper is gone by now, the next command says so.
@@ -115,7 +119,7 @@ pub async fn stay(mut reader: Reader, writer: Writer, part: Part, tty: bool, for
                     }
                     ToClient::Ended(ending) => break Parted::Ended(ending),
                     ToClient::Refused { reason } => break Parted::Refused(reason),
-                    ToClient::Status(_) => {}
+                    ToClient::Status(_) | ToClient::Desk { .. } => {}
                 },
                 Ok(None) | Err(_) => break Parted::KeeperLost,
             },

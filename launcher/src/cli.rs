@@ -36,6 +36,20 @@ pub enum Command {
     Diff(Id),
     /// Bring what an agent changed into the directory it was copied from
     Take(Take),
+    /// List what agents ask for and what is in force by a person's word
+    Proposals(Proposals),
+    /// Show what an agent asks for, and let it have that
+    #[command(after_help = "Examples:\n  launcher approve coder p1\n  launcher approve coder p1 --for 30m\n  \
+                            launcher approve coder p2 --token-ref CRATES_TOKEN\n  launcher approve coder p3 --once --yes")]
+    Approve(Approve),
+    /// Say no to what an agent asks for
+    Reject(Reject),
+    /// Let a running bottle's agent reach a host that it did not ask for
+    Allow(Allow),
+    /// Take back what was approved or allowed, or a host of the manifest
+    Revoke(Revoke),
+    /// Show what a bottle's agent asked for and got, and what was refused
+    Audit(Audit),
     /// Take back what launchers that died have left on the engine
     Cleanup(Cleanup),
     /// List the agents and bottles that there are manifests of
@@ -173,6 +187,132 @@ pub struct Take {
     /// Also over files that have changed here since
     #[arg(long)]
     pub force: bool,
+}
+
+/// `proposals`
+#[derive(Debug, Args)]
+pub struct Proposals {
+    /// One bottle, or the beginning of its name, running or ended; without it all that run
+    pub id: Option<String>,
+    /// Go on, and say when something is asked for
+    #[arg(long, short)]
+    pub watch: bool,
+    /// How to print: text or json
+    #[arg(long, value_enum, default_value_t = Output::Text, hide_possible_values = true)]
+    pub output: Output,
+}
+
+/// For how long something is granted, and whether a person is asked.
+#[derive(Debug, Args)]
+pub struct Terms {
+    /// Take it back by itself after this time, such as 30m or 8h
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+    pub seconds: Option<u64>,
+    /// Do not show it and ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// How to print what came of it: text or json
+    #[arg(long, value_enum, default_value_t = Output::Text, hide_possible_values = true)]
+    pub output: Output,
+}
+
+/// `approve`
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// The proposal, such as p1
+    pub proposal: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened fields have no help of their own")]
+    pub terms: Terms,
+    /// For one push alone (findings)
+    #[arg(long, conflicts_with = "seconds")]
+    pub once: bool,
+    /// Where a route's credential comes from: the name of a variable, or file:PATH; without it none is put in
+    #[arg(long, value_name = "NAME")]
+    pub token_ref: Option<String>,
+    /// Change it in an editor first
+    #[arg(long)]
+    pub edit: bool,
+    /// A word for the agent
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub notes: String,
+}
+
+/// `reject`
+#[derive(Debug, Args)]
+pub struct Reject {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// The proposal, such as p1
+    pub proposal: String,
+    /// Why, for the agent
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// How to print what came of it: text or json
+    #[arg(long, value_enum, default_value_t = Output::Text, hide_possible_values = true)]
+    pub output: Output,
+}
+
+/// `allow`
+#[derive(Debug, Args)]
+pub struct Allow {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// `host`, or `*.host` for it and all below
+    pub host: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened fields have no help of their own")]
+    pub terms: Terms,
+}
+
+/// `revoke`
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// What `launcher proposals` lists as in force, such as p1 or g1, or a host
+    pub what: String,
+    /// Do not show it and ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// How to print what came of it: text or json
+    #[arg(long, value_enum, default_value_t = Output::Text, hide_possible_values = true)]
+    pub output: Output,
+}
+
+/// `audit`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Audit {
+    /// What to do with it; without a word it is shown.
+    #[command(subcommand)]
+    pub command: Option<AuditCommand>,
+    /// The bottle, or the beginning of its name
+    #[arg(required = true)]
+    pub id: Option<String>,
+    /// How to print: text or json
+    #[arg(long, value_enum, default_value_t = Output::Text, hide_possible_values = true)]
+    pub output: Output,
+}
+
+/// What to do with an audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Find lines that were edited, dropped or put elsewhere
+    Verify {
+        /// The bottle, or the beginning of its name
+        id: String,
+        /// How to print: text or json
+        #[arg(long, value_enum, default_value_t = Output::Text, hide_possible_values = true)]
+        output: Output,
+    },
+}
+
+/// A time as a person writes it.
+fn seconds(text: &str) -> Result<u64, String> {
+    crate::manifest::seconds(text, 1..=crate::verdict::SECONDS_MAX)
 }
 
 /// `cleanup`

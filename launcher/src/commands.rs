@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub mod attach;
+pub mod audit;
 pub mod cleanup;
 pub mod demo;
 pub mod doctor;
@@ -20,11 +21,13 @@ pub mod init;
 pub mod list;
 pub mod logs;
 pub mod pages;
+pub mod proposals;
 pub mod ps;
 pub mod remotes;
 pub mod run;
 pub mod show;
 pub mod stop;
+pub mod verdicts;
 pub mod work;
 
 /// What every command has: the operator's environment, read once.
@@ -135,6 +138,12 @@ pub fn dispatch(cli: Cli) -> Exit {
             Command::Stop(args) => stop::stop(&here, &args).await,
             Command::Diff(args) => work::diff(&here, &args.id).await,
             Command::Take(args) => work::take(&here, &args).await,
+            Command::Proposals(args) => proposals::proposals(&here, &args).await,
+            Command::Approve(args) => verdicts::approve(&here, &args).await,
+            Command::Reject(args) => verdicts::reject(&here, &args).await,
+            Command::Allow(args) => verdicts::allow(&here, &args).await,
+            Command::Revoke(args) => verdicts::revoke(&here, &args).await,
+            Command::Audit(args) => audit::audit(&here, &args),
             Command::Cleanup(args) => cleanup::cleanup(&here, &args).await,
             Command::List(args) => list::list(&here, &args),
             Command::Check(args) => list::check(&here, &args),

@@ -6,6 +6,7 @@ use crate::log::LogFile;
 use crate::stop::{Level, Stop};
 use futures_util::StreamExt;
 use pipelock_config::log::LogEvent;
+pub use said::{Probed, Said};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,10 +14,14 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
+pub mod said;
+
 /// How long a container may take until it says that it is ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Longer lines of a sidecar are cut here. The reader of pipelock's knows a cut line by its length.
 const LINE_BYTES_MAX: usize = pipelock_config::log::LINE_BYTES_MAX;
+/// The same for supervise: a Dockerfile of 64 KiB, of which JSON may make six times as much, and the words with it.
+const ASK_BYTES_MAX: usize = 512 << 10;
 /// Lines of a failed sidecar that the error shows.
 const LAST_LINES: usize = 8;
 /// Lines that may wait for their reader; the log keeps all of them.
@@ -33,6 +38,7 @@ pub struct Sidecar {
     input: Box<dyn AsyncWrite + Send + Unpin>,
     status: watch::Receiver<Status>,
     startup: watch::Receiver<Option<Startup>>,
+    said: watch::Receiver<Said>,
     lines: Option<mpsc::Receiver<String>>,
 }
 
@@ -99,19 +105,25 @@ pub struct Startup {
 
 impl Startup {
     /// What is wrong with a pipelock that was sent this file and said this. `None`: nothing.
-    fn fault(said: Option<&Self>, yaml: &str) -> Option<String> {
+    pub fn fault(said: Option<&Self>, yaml: &str) -> Option<String> {
         let Some(Self { mode, hash }) = said else {
             return Some("it has not said which one it read".to_owned());
         };
         if mode != "strict" {
             return Some(format!("its mode is {mode:?} and not \"strict\""));
         }
-        let mut sent = String::new();
-        for byte in Sha256::digest(yaml.as_bytes()) {
-            let _ = write!(sent, "{byte:02x}"); // writing to a String cannot fail
-        }
+        let sent = sha256_hex(yaml.as_bytes());
         (*hash != sent).then(|| format!("it read {hash}, and {sent} was sent (SHA-256)"))
     }
+}
+
+/// The SHA-256 of bytes in lower-case hexadecimal, as pipelock says it of its file.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    let mut hex = String::new();
+    for byte in Sha256::digest(bytes) {
+        let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+    }
+    hex
 }
 
 fn said(lines: &[String]) -> String {
@@ -134,8 +146,9 @@ pub async fn bring<E: Engine>(
     let started = began.elapsed();
     let (status, watched) = watch::channel(Status::Starting);
     let (startup, heard) = watch::channel(None);
+    let (answers, said) = watch::channel(Said::default());
     let (lines, waiting) = mpsc::channel(LINES_WAITING_MAX);
-    let told = Told { status, startup, lines };
+    let told = Told { status, startup, answers, lines };
     tokio::spawn(drain(role.to_owned(), output, Arc::clone(log), told));
     let mut sidecar = Sidecar {
         role: role.to_owned(),
@@ -144,6 +157,7 @@ pub async fn bring<E: Engine>(
         input,
         status: watched,
         startup: heard,
+        said,
         lines: Some(waiting),
     };
     sidecar.send(feed).await.map_err(|source| BringError::Feed { role: role.to_owned(), source })?;
@@ -202,6 +216,11 @@ impl Sidecar {
         self.startup.clone()
     }
 
+    /// What it has answered its keeper, to watch.
+    pub fn said(&self) -> watch::Receiver<Said> {
+        self.said.clone()
+    }
+
     /// The lines it says from now on; they can be taken once. Lines are dropped while nobody reads them.
     pub fn take_lines(&mut self) -> Option<mpsc::Receiver<String>> {
         self.lines.take()
@@ -222,6 +241,7 @@ impl Sidecar {
 struct Told {
     status: watch::Sender<Status>,
     startup: watch::Sender<Option<Startup>>,
+    answers: watch::Sender<Said>,
     lines: mpsc::Sender<String>,
 }
 
@@ -230,11 +250,11 @@ async fn drain(
     role: String,
     mut output: futures_util::stream::BoxStream<'static, Result<Chunk, EngineError>>,
     log: Arc<LogFile>,
-    Told { status, startup, lines }: Told,
+    Told { status, startup, answers, lines }: Told,
 ) {
     let mut last: Vec<String> = Vec::new();
-    let mut out = Lines::default();
-    let mut err = Lines::default();
+    let mut out = Lines::of(&role);
+    let mut err = Lines::of(&role);
     while let Some(Ok(chunk)) = output.next().await {
         let (found, stream) = match &chunk {
             Chunk::Out(bytes) => (out.push(bytes), "out"),
@@ -263,6 +283,7 @@ async fn drain(
                     starting
                 });
             }
+            answers.send_if_modified(|said| said.hear(&role, stream, &line));
             // A reader that is too slow, or none at all, loses lines here and never in the log.
             let _ = lines.try_send(line.clone());
             last.push(line);
@@ -299,10 +320,24 @@ fn is_refused(line: &str) -> bool {
 }
 
 /// Cuts a stream into lines.
-#[derive(Default)]
 pub struct Lines {
     rest: Vec<u8>,
     skipping: bool,
+    bytes_max: usize,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { rest: Vec::new(), skipping: false, bytes_max: LINE_BYTES_MAX }
+    }
+}
+
+impl Lines {
+    /// For what a container of this role says: an ask of supervise may bring a whole Dockerfile along.
+    fn of(role: &str) -> Self {
+        let bytes_max = if role == supervise::NAME { ASK_BYTES_MAX } else { LINE_BYTES_MAX };
+        Self { bytes_max, ..Self::default() }
+    }
 }
 
 impl Lines {
@@ -312,7 +347,7 @@ impl Lines {
         let mut lines = Vec::new();
         for byte in bytes {
             let ends = *byte == b'\n';
-            if !self.skipping && (ends || self.rest.len() >= LINE_BYTES_MAX) {
+            if !self.skipping && (ends || self.rest.len() >= self.bytes_max) {
                 let line = String::from_utf8_lossy(&self.rest);
                 lines.push(line.trim_end_matches('\r').to_owned());
                 self.rest.clear();

@@ -62,7 +62,7 @@ pub struct Subnet {
 pub struct ContainerSpec {
     /// Its name, unique on the engine.
     pub name: String,
-    /// `agent`, `pipelock`, `route-pipelock`, `cred-proxy`, `git-gate`, `wall`, `world-…`.
+    /// `agent`, `pipelock`, `route-pipelock`, `cred-proxy`, `git-gate`, `supervise`, `wall`, `world-…`.
     pub role: String,
     /// Who it belongs to.
     pub owner: Owner,

@@ -53,6 +53,7 @@ pub fn references() -> SidecarImages {
         pipelock: "bottle/pipelock:<pinned>".to_owned(),
         cred_proxy: format!("bottle/cred-proxy:{version}"),
         git_gate: format!("bottle/git-gate:{version}"),
+        supervise: format!("bottle/supervise:{version}"),
         wall: format!("bottle/wall:{version}"),
     }
 }
@@ -116,20 +117,28 @@ fn absent(reference: &str, why: &str) -> Failure {
     )
 }
 
-/// Which sidecars are wanted, beside those that every bottle may come to need while it runs.
+/// Which sidecars a bottle has or may come to have while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// git-gate: the bottle has remotes.
+    /// It has routes, or its agent may ask for one.
+    pub cred_proxy: bool,
+    /// It has remotes.
     pub git_gate: bool,
+    /// Its agent may ask.
+    pub supervise: bool,
 }
 
 impl Wanted {
     /// All of them.
-    pub const ALL: Self = Self { git_gate: true };
+    pub const ALL: Self = Self { cred_proxy: true, git_gate: true, supervise: true };
 
     /// Those of a bottle.
     pub fn of(bottle: &Bottle) -> Self {
-        Self { git_gate: !bottle.git.remotes.is_empty() }
+        Self {
+            cred_proxy: !bottle.routes.is_empty() || bottle.supervise,
+            git_gate: !bottle.git.remotes.is_empty(),
+            supervise: bottle.supervise,
+        }
     }
 }
 
@@ -137,7 +146,7 @@ impl Wanted {
 pub async fn ready<E: Engine>(
     engine: &E,
     pipelock_id: &str,
-    wanted: Wanted,
+    bottle: Wanted,
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Ready, Failure> {
     let binaries = sidecars::binaries(&sidecars::SIDECARS, &|text| progress(text))?;
@@ -148,16 +157,20 @@ pub async fn ready<E: Engine>(
         loaded(engine, binary(name), reference.to_owned(), format!("/{name}"), user, owned)
     };
     let user = crate::plan::hardening::SIDECAR_USER;
-    let git_gate = async {
-        if !wanted.git_gate {
-            return Ok(references.git_gate.clone());
+    let wanted = |is: bool, name: &'static str, reference: &str, owned: &'static [&'static str]| {
+        let (reference, loading) = (reference.to_owned(), is.then(|| sidecar(name, reference, user, owned)));
+        async move {
+            match loading {
+                Some(loading) => loading.await,
+                None => Ok(reference),
+            }
         }
-        sidecar(git_gate::NAME, &references.git_gate, user, &[crate::plan::sidecar::SPOOL]).await
     };
     let init_path = binary("bottle-init");
-    let (cred_proxy, git_gate, wall, init_bytes) = tokio::try_join!(
-        sidecar(cred_proxy::config::NAME, &references.cred_proxy, user, &[]),
-        git_gate,
+    let (cred_proxy, git_gate, supervise, wall, init_bytes) = tokio::try_join!(
+        wanted(bottle.cred_proxy, cred_proxy::config::NAME, &references.cred_proxy, &[]),
+        wanted(bottle.git_gate, git_gate::NAME, &references.git_gate, &[crate::plan::sidecar::SPOOL]),
+        wanted(bottle.supervise, supervise::NAME, &references.supervise, &[]),
         sidecar("bottle-wall", &references.wall, "0:0", &[]),
         read(init_path.clone()),
     )?;
@@ -172,7 +185,7 @@ pub async fn ready<E: Engine>(
         let file = (init::PATH, 0o755, init_bytes);
         engine.derive(pipelock_id, &tag, file, &entrypoint, &BTreeMap::new()).await?;
     }
-    let images = SidecarImages { pipelock: tag, cred_proxy, git_gate, wall };
+    let images = SidecarImages { pipelock: tag, cred_proxy, git_gate, supervise, wall };
     Ok(Ready { images, init: init_path })
 }
 

@@ -1,17 +1,18 @@
 //! The process that owns a bottle: started from the same binary, in a session of its own, so that detaching is only
 //! letting go. It launches, attends the agent, and takes everything back; `run` and all other commands are its clients.
 
+use crate::audit::{Audit, Event};
 use crate::control::Sidecar;
 use crate::engine::{Engine, EngineError, Kind, docker::Docker};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::image_files::Memory;
 use crate::keeper::console::Console;
-use crate::keeper::table::Table;
+use crate::keeper::supplies::Made;
 use crate::keeper::tend::{Life, Tending};
 use crate::keeper_socket::{self, Ending, ToClient};
 use crate::launch::clock::Clock;
-use crate::launch::{Launch, LaunchError, Running, Supplies};
+use crate::launch::{Launch, LaunchError, Running};
 use crate::log::LogFile;
 use crate::plan::provision::ProvisionError;
 use crate::plan::{self, Order, Plan};
@@ -29,7 +30,10 @@ use std::time::Duration;
 
 pub mod agent;
 pub mod console;
+pub mod current;
+pub mod desk;
 pub mod fresh;
+pub mod order;
 pub mod serve;
 pub mod supplies;
 pub mod table;
@@ -62,6 +66,9 @@ pub struct Charge {
     pub env: Vec<(String, String)>,
     /// The static first process, by its path on this machine.
     pub init: std::path::PathBuf,
+    /// The operator's command for every new proposal: program and arguments; empty for none.
+    #[serde(default)]
+    pub on_proposal: Vec<String>,
 }
 
 /// The first line that a keeper says on its standard output.
@@ -88,6 +95,8 @@ pub struct Shared<E: Engine> {
     pub phase: Mutex<&'static str>,
     /// The agent, once it runs.
     pub agent: OnceLock<agent::Handle>,
+    /// How operators' commands come to the desk, once the agent runs.
+    pub desk: OnceLock<desk::Door>,
     /// Role -> its life, once it runs.
     pub sidecars: Mutex<BTreeMap<String, Life>>,
     /// The operator's environment, as the client had it, for commands that fetch credentials.
@@ -163,6 +172,7 @@ async fn begin(mut charge: Charge) -> Result<Exit, Failure> {
         log,
         phase: Mutex::new("launching"),
         agent: OnceLock::new(),
+        desk: OnceLock::new(),
         sidecars: Mutex::default(),
         env,
         owner: tokio::sync::Notify::new(),
@@ -284,7 +294,7 @@ async fn one_try<E: Engine>(
 ) -> (Result<Outcome, LaunchError>, Vec<Leftover>) {
     let clock = Clock::start("prepare");
     let prepared = AssertUnwindSafe(prepare(shared, charge, session, started)).catch_unwind().await;
-    let Prepared { plan, supplies, table, image } = match prepared.unwrap_or_else(|_| Err(panicked())) {
+    let Prepared { plan, made, image } = match prepared.unwrap_or_else(|_| Err(panicked())) {
         Ok(prepared) => prepared,
         Err(failure) => return (Ok(Outcome::Failed(failure)), Vec::new()),
     };
@@ -295,13 +305,15 @@ async fn one_try<E: Engine>(
         shared.log.line("keeper", "out", text);
         shared.console.notice_now(text);
     };
-    let launch = Launch::new(&*shared.engine, &plan, &supplies, stop, &shared.log, &progress, &notify);
-    let launch = launch.remembering(Memory::beside(&session.dir), image);
+    let launch = Launch::new(&*shared.engine, &plan, &made.supplies, stop, &shared.log, &progress, &notify);
+    let launch = launch.remembering(Memory::beside(&session.dir), image.clone());
     let mut held = Held::default();
     let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
+    // What a verdict brings later is taken back with the rest.
+    let undo = Arc::new(Mutex::new(undo));
     let tried = match launched {
         Ok(Ok(running)) => {
-            let bottle = (&plan, &supplies, table.as_ref());
+            let bottle = (&plan, &made, image.as_str(), &undo);
             let attending = attend(shared, charge, bottle, running, &mut held, session, stop);
             let attended = AssertUnwindSafe(attending).catch_unwind().await;
             Ok(attended.unwrap_or_else(|_| Outcome::Failed(panicked())))
@@ -312,7 +324,8 @@ async fn one_try<E: Engine>(
     shared.set_phase("ending");
     let home = Home { engine: &*shared.engine, dir: &session.dir, progress: &progress };
     let clock = Clock::start("take back");
-    held.rest();
+    held.rest().await;
+    let mut undo = std::mem::take(&mut *undo.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let leftovers = undo.unwind(&*shared.engine, &home).await;
     held.end().await;
     shared.log.line("keeper", "out", &clock.line());
@@ -333,12 +346,17 @@ fn panicked() -> Failure {
 struct Held {
     agent: Option<Sidecar>,
     sidecars: Option<Tending>,
+    desk: Option<desk::Sitting>,
 }
 
 impl Held {
-    /// From now on nothing is started again.
-    fn rest(&self) {
+    /// From now on nothing is started again, and no verdict is carried out.
+    async fn rest(&mut self) {
+        self.desk.iter().for_each(desk::Sitting::rest);
         self.sidecars.iter().for_each(Tending::rest);
+        if let Some(desk) = self.desk.take() {
+            desk.end().await;
+        }
     }
 
     async fn end(self) {
@@ -351,9 +369,7 @@ impl Held {
 /// What a launch begins with.
 struct Prepared {
     plan: Plan,
-    supplies: Supplies,
-    /// What cred-proxy is told, when there are routes.
-    table: Option<Arc<Table>>,
+    made: Made,
     /// Content address of the agent's image.
     image: String,
 }
@@ -373,7 +389,7 @@ async fn prepare<E: Engine>(
         return Err(Failure::launch(format!("the engine has no image {}", charge.image), None));
     };
     let plan = plan::plan(&charge.order, &facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
-    let (supplies, table) = supplies::supplies(&plan, charge, &session.dir)?;
+    let made = supplies::supplies(&plan, charge, &session.dir)?;
     let io = |e: std::io::Error| Failure::launch(format!("the bottle's folder cannot be written: {e}"), None);
     session.dir.record(&plan).map_err(io)?;
     session
@@ -390,14 +406,14 @@ async fn prepare<E: Engine>(
             outcome: None,
         })
         .map_err(io)?;
-    Ok(Prepared { plan, supplies, table: table.map(Arc::new), image })
+    Ok(Prepared { plan, made, image })
 }
 
 /// Runs the agent to its end. What is still running then is in `held`, to be taken back one by one.
 async fn attend<E: Engine>(
     shared: &Arc<Shared<E>>,
     charge: &Charge,
-    (plan, supplies, table): (&Plan, &Supplies, Option<&Arc<Table>>),
+    (plan, made, image, undo): (&Plan, &Made, &str, &Arc<Mutex<UndoStack>>),
     Running { mut sidecars, identity }: Running,
     held: &mut Held,
     session: &Session,
@@ -407,7 +423,20 @@ async fn attend<E: Engine>(
     let lives = sidecars.iter().map(|(role, sidecar)| (role.clone(), life(sidecar)));
     *shared.sidecars.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = lives.collect();
     held.agent = sidecars.remove("agent");
-    held.sidecars = Some(Tending::begin(shared, charge, plan, supplies, table, sidecars, stop));
+    let (ears, inbox) = desk::ears();
+    let (supplies, table) = (&made.supplies, made.table.as_ref());
+    let (tending, hands, nursery) = Tending::begin(shared, charge, plan, supplies, table, sidecars, (&ears, stop));
+    held.sidecars = Some(tending);
+    let recorded = match opened(charge, plan, image, session) {
+        Ok(recorded) => recorded,
+        Err(failure) => return Outcome::Failed(failure),
+    };
+    let trust = &made.trust;
+    let ground = desk::Ground { charge, plan, session, audit: &recorded, table, trust, undo, hands, nursery };
+    match desk::begin(shared, ground, inbox) {
+        Ok(sitting) => held.desk = Some(sitting),
+        Err(why) => return Outcome::Failed(Failure::launch(format!("no proposal could be kept: {why}"), None)),
+    }
     let outcome = agent::attend(shared, charge, plan, &identity, session, stop).await;
     shared.set_phase("ending");
     // Only a workspace is read after this, and what still runs in there has to end first. Else removing ends it.
@@ -419,6 +448,30 @@ async fn attend<E: Engine>(
         shared.log.line("keeper", "out", &clock.line());
     }
     outcome
+}
+
+/// Opens the audit log with what the agent begins with. What cannot be written down is not launched.
+fn opened(charge: &Charge, plan: &Plan, image: &str, session: &Session) -> Result<Arc<Audit>, Failure> {
+    let failed = |why: String| Failure::launch(format!("the audit log cannot be written: {why}"), None);
+    let audit = Audit::open(&session.dir.audit()).map_err(|e| failed(chain(&e)))?;
+    let launched = Event::Launch {
+        agent: charge.order.agent.name.clone(),
+        bottle: charge.order.bottle.name.clone(),
+        image: image.to_owned(),
+        reach: plan.reach.lines(),
+    };
+    audit.record(launched).map_err(|e| failed(e.to_string()))?;
+    Ok(Arc::new(audit))
+}
+
+/// Notes in the audit log how a bottle that began has ended. There is nobody to tell when it cannot be written but the log.
+fn note_end(session: &Session, log: &LogFile, outcome: &str, leftovers: &[Leftover]) {
+    let leftovers = leftovers.iter().map(ToString::to_string).collect();
+    let ended = Event::Teardown { outcome: outcome.to_owned(), leftovers };
+    let noted = Audit::open(&session.dir.audit()).map_err(|e| chain(&e));
+    if let Err(why) = noted.and_then(|audit| audit.record(ended).map_err(|e| e.to_string())) {
+        log.line("keeper", "err", &format!("the audit log cannot be written: {why}"));
+    }
 }
 
 fn ending<E: Engine>(
@@ -445,6 +498,7 @@ fn ending<E: Engine>(
     if !began && leftovers.is_empty() {
         discard(session, &shared.log);
     } else if let Some(mut metadata) = session.dir.metadata() {
+        note_end(session, &shared.log, &word, leftovers);
         metadata.ended = Some(state::now());
         metadata.outcome = Some(word);
         let written = session.dir.write_report(&report).and_then(|()| session.dir.write_metadata(&metadata));

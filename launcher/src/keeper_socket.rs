@@ -44,6 +44,11 @@ pub enum Hello {
     },
     /// `ps`: how are you?
     Status,
+    /// `proposals`, `approve`, `reject`, `allow`, `revoke`.
+    Desk {
+        /// What is asked of it.
+        request: crate::verdict::Request,
+    },
     /// `stop`: end.
     Stop {
         /// At once, without asking the agent.
@@ -88,6 +93,16 @@ pub enum ToClient {
     },
     /// The bottle, or the exec, has ended.
     Ended(Box<Ending>),
+    /// A person is wanted: the same, and a bell.
+    Bell {
+        /// In words.
+        text: String,
+    },
+    /// The answer to [`Hello::Desk`].
+    Desk {
+        /// What the desk says.
+        reply: crate::verdict::Reply,
+    },
     /// The answer to [`Hello::Status`].
     Status(Box<Status>),
     /// What was asked cannot be had.

@@ -154,11 +154,19 @@ impl<'a, E: Engine> Launch<'a, E> {
 
     /// Carries the plan out, stage by stage. What has to be taken back, after success and failure alike, is in `undo`.
     pub async fn run(&self, undo: &mut UndoStack) -> Result<Running, LaunchError> {
-        let mut sidecars = BTreeMap::new();
         if let Some(known) = self.memory.as_ref().and_then(|(memory, image)| memory.recall(image)) {
             // Packed while the networks are made.
             *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.pack(known));
         }
+        let sidecars = self.carry_out(undo).await?;
+        let identity = self.identity.get().cloned();
+        let identity = identity.ok_or_else(|| LaunchError::Panicked("the plan has no agent".to_owned()))?;
+        Ok(Running { sidecars, identity })
+    }
+
+    /// The same for a plan without an agent, such as one that brings further sidecars. Gives them by role.
+    pub async fn carry_out(&self, undo: &mut UndoStack) -> Result<BTreeMap<String, Sidecar>, LaunchError> {
+        let mut sidecars = BTreeMap::new();
         for stage in &self.plan.stages {
             if self.stop.level() > Level::Run {
                 return Err(LaunchError::Stopped);
@@ -184,9 +192,7 @@ impl<'a, E: Engine> Launch<'a, E> {
                 return Err(error);
             }
         }
-        let identity = self.identity.get().cloned();
-        let identity = identity.ok_or_else(|| LaunchError::Panicked("the plan has no agent".to_owned()))?;
-        Ok(Running { sidecars, identity })
+        Ok(sidecars)
     }
 
     async fn lane(&self, lane: &[Action], clock: &Clock) -> Result<Vec<Sidecar>, LaunchError> {

@@ -7,6 +7,7 @@
 compile_error!("teardown after a panic needs unwinding: do not build the launcher with panic = \"abort\"");
 
 pub mod attach;
+pub mod audit;
 pub mod ca;
 pub mod cli;
 pub mod commands;
@@ -18,6 +19,7 @@ pub mod error;
 pub mod exit;
 pub mod image_files;
 pub mod images;
+pub mod journal;
 pub mod keeper;
 pub mod keeper_socket;
 pub mod launch;
@@ -34,6 +36,7 @@ pub mod sweep;
 pub mod transfer;
 pub mod ui;
 pub mod undo;
+pub mod verdict;
 pub mod workspace;
 
 /// The program.

@@ -48,6 +48,11 @@ pub use error::{LoadError, LoadErrors};
 pub use places::Places;
 pub use user_config::UserConfig;
 
+/// Seconds as a person writes them: a whole number and `s`, `m`, `h` or `d`. `Err`: what is wrong and what to write.
+pub fn seconds(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+    units::seconds(text, range).map_err(|e| format!("{}; {}", e.message, e.hint))
+}
+
 /// A bottle: what an agent in it may reach and hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bottle {

@@ -52,6 +52,8 @@ pub struct SidecarImages {
     pub cred_proxy: String,
     /// git-gate.
     pub git_gate: String,
+    /// supervise.
+    pub supervise: String,
     /// The wall.
     pub wall: String,
 }
@@ -75,6 +77,8 @@ pub struct Plan {
     pub cred_proxy: Option<cred_proxy::config::Config>,
     /// git-gate's table without certificates and known secrets, when there are remotes.
     pub git_gate: Option<git_gate::config::Config>,
+    /// What supervise is told once, when the agent may ask for more.
+    pub supervise: Option<supervise::config::Config>,
     /// What the agent will be able to reach and hold, for people.
     pub reach: reach::Reach,
 }
@@ -299,6 +303,9 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
     if gated {
         containers.push(sidecar::git_gate(order, &addresses, &names));
     }
+    if order.bottle.supervise {
+        containers.push(sidecar::supervise(order, &addresses, &names));
+    }
     let mut starts = vec![vec![bring(&names.agent, "agent"), Action::Once { container: names.wall.clone() }]];
     starts.push(vec![bring(&names.pipelock, "pipelock")]);
     if by_route_pipelock {
@@ -309,6 +316,9 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
     }
     if gated {
         starts.push(vec![bring(&names.git_gate, git_gate::NAME)]);
+    }
+    if order.bottle.supervise {
+        starts.push(vec![bring(&names.supervise, supervise::NAME)]);
     }
     // One stage: a container waits for its own networks alone.
     let mut made = network::created(order, &addresses, &names);
@@ -322,12 +332,43 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
         owner: order.owner.clone(),
         stages,
         session,
-        pipelock: sidecar::pipelock_yaml(order, &addresses)?,
-        route_pipelock: by_route_pipelock.then(|| sidecar::route_pipelock_yaml(order, &addresses)).transpose()?,
+        pipelock: pipelock_config::render(&sidecar::pipelock_policy(order, &addresses)?),
+        route_pipelock: by_route_pipelock
+            .then(|| sidecar::route_pipelock_policy(order, &addresses))
+            .transpose()?
+            .map(|policy| pipelock_config::render(&policy)),
         cred_proxy: routed.then(|| sidecar::cred_proxy_config(order, &addresses)),
         git_gate: gated.then(|| sidecar::git_gate_config(order, &addresses)),
+        supervise: order.bottle.supervise.then(|| sidecar::supervise_config(&addresses)),
         reach: reach::reach(order, facts),
         addresses,
+    })
+}
+
+/// What brings cred-proxy, and route-pipelock where there is none yet, to a bottle that runs without routes: a plan of these
+/// alone. `before` is the bottle as it is, `order` as it is to be. Pure.
+pub fn first_route(running: &Plan, before: &Order, order: &Order) -> Result<Plan, PlanError> {
+    let (names, addresses) = (Names::of(&running.owner.id), &running.addresses);
+    let is_alone = !before.bottle.needs_route_pipelock();
+    let mut made = Vec::new();
+    let mut starts = Vec::new();
+    if is_alone {
+        made.push(network::routes(order, addresses, &names));
+        made.push(sidecar::route_pipelock(order, addresses, &names));
+        starts.push(vec![bring(&names.route_pipelock, "route-pipelock")]);
+    }
+    made.push(sidecar::cred_proxy(order, addresses, &names));
+    starts.push(vec![bring(&names.cred_proxy, "cred-proxy")]);
+    let policy = sidecar::route_pipelock_policy(order, addresses)?;
+    Ok(Plan {
+        stages: vec![
+            Stage { name: "a first route".to_owned(), lanes: made },
+            Stage { name: "compare".to_owned(), lanes: vec![vec![Action::Compare]] },
+            Stage { name: "start".to_owned(), lanes: starts },
+        ],
+        route_pipelock: Some(pipelock_config::render(&policy)),
+        cred_proxy: Some(sidecar::cred_proxy_config(order, addresses)),
+        ..running.clone()
     })
 }
 
@@ -352,6 +393,8 @@ pub struct Names {
     pub cred_proxy: String,
     /// git-gate.
     pub git_gate: String,
+    /// supervise.
+    pub supervise: String,
 }
 
 impl Names {
@@ -368,6 +411,7 @@ impl Names {
             route_pipelock: name("route-pipelock"),
             cred_proxy: name("cred-proxy"),
             git_gate: name(git_gate::NAME),
+            supervise: name(supervise::NAME),
         }
     }
 }

@@ -37,11 +37,12 @@ impl Sidecar {
 }
 
 /// What every bottle needs.
-pub const SIDECARS: [Sidecar; 4] = [
+pub const SIDECARS: [Sidecar; 5] = [
     Sidecar { name: "bottle-init", package: "bottle-images", features: Features::Only("bins") },
     Sidecar { name: "bottle-wall", package: "bottle-images", features: Features::Only("bins") },
     Sidecar { name: "cred-proxy", package: "cred-proxy", features: Features::Only("server") },
     Sidecar { name: "git-gate", package: "git-gate", features: Features::Only("server") },
+    Sidecar { name: "supervise", package: "supervise", features: Features::Only("server") },
 ];
 
 /// The checkout that this launcher was built from. It may be gone, or never have been on this machine.
@@ -208,6 +209,7 @@ fn sources(package: &str) -> &'static [&'static str] {
         "bottle-images" => &["images/src"],
         // The rules of the scan are built in.
         "git-gate" => &["git-gate/src", "git-gate/rules"],
+        "supervise" => &["supervise/src"],
         _ => &["cred-proxy/src"],
     }
 }

@@ -92,6 +92,11 @@ impl StateRoot {
         Ok(Self { path: path.canonicalize().map_err(named)? })
     }
 
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What the labels of this directory's objects say.
     pub fn hash(&self) -> String {
         short_hash(self.path.as_os_str().as_encoded_bytes())
@@ -164,6 +169,21 @@ impl BottleDir {
     /// The merged log.
     pub fn log(&self) -> PathBuf {
         self.path.join("log.jsonl")
+    }
+
+    /// What the agent asked for and what came of it.
+    pub fn proposals(&self) -> PathBuf {
+        self.path.join("proposals.jsonl")
+    }
+
+    /// The audit log.
+    pub fn audit(&self) -> PathBuf {
+        self.path.join("audit.jsonl")
+    }
+
+    /// The Dockerfile that a verdict wrote.
+    pub fn dockerfile(&self) -> PathBuf {
+        self.path.join("Dockerfile")
     }
 
     /// The saved workspace.

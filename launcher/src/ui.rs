@@ -40,6 +40,14 @@ impl Ui {
         }
     }
 
+    /// Rings, on a terminal.
+    pub fn bell(self) {
+        if self.live {
+            let _ = write!(std::io::stderr(), "\x07");
+            let _ = std::io::stderr().flush();
+        }
+    }
+
     /// Takes the progress line away.
     pub fn wipe(self) {
         if self.live {
@@ -247,9 +255,9 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// Characters that change the direction of what follows (Unicode TR 9), and the invisible ones next to them.
+/// Characters that change the direction of what follows (Unicode TR 9), separate lines, or are not seen.
 fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

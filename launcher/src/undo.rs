@@ -57,6 +57,11 @@ impl UndoStack {
         }
     }
 
+    /// What it holds, stage by stage.
+    pub fn stages(&self) -> &[Vec<Undo>] {
+        &self.stages
+    }
+
     /// How many undos it holds.
     pub fn len(&self) -> usize {
         self.stages.iter().map(Vec::len).sum()

@@ -114,7 +114,7 @@ async fn no_credential_is_in_what_the_engine_keeps() {
         .keep(|fake, _| {
             fake.on_call(move |_, name| {
                 if name == "exec" {
-                    for role in ["agent", "pipelock", "route-pipelock", "cred-proxy", "git-gate", "wall"] {
+                    for role in ["agent", "pipelock", "route-pipelock", "cred-proxy", "git-gate", "supervise", "wall"] {
                         let container = format!("bottle-{ID}-{role}");
                         let spec = engine.spec(&container).map(|s| serde_json::to_string(&s).unwrap());
                         let input = String::from_utf8_lossy(&engine.input(&container)).into_owned();

@@ -32,6 +32,12 @@ fn help_of_everything() {
       stop         End a bottle
       diff         Show what an agent changed in its workspace
       take         Bring what an agent changed into the directory it was copied from
+      proposals    List what agents ask for and what is in force by a person's word
+      approve      Show what an agent asks for, and let it have that
+      reject       Say no to what an agent asks for
+      allow        Let a running bottle's agent reach a host that it did not ask for
+      revoke       Take back what was approved or allowed, or a host of the manifest
+      audit        Show what a bottle's agent asked for and got, and what was refused
       cleanup      Take back what launchers that died have left on the engine
       list         List the agents and bottles that there are manifests of
       check        Look for mistakes in the manifests: of an agent and its bottle,

@@ -166,7 +166,9 @@ async fn attack(
                 here.ui.line(crate::ui::clean(&String::from_utf8_lossy(&bytes)).trim_end())
             }
             Some(Frame::Words(ToClient::Progress { text })) => here.ui.progress(&text),
-            Some(Frame::Words(ToClient::Notice { text })) => here.ui.line(&format!("[bottle] {text}")),
+            Some(Frame::Words(ToClient::Notice { text } | ToClient::Bell { text })) => {
+                here.ui.line(&format!("[bottle] {text}"))
+            }
             Some(Frame::Words(ToClient::Ended(ending))) => {
                 if let Some(message) = ending.error {
                     return Err(Failure { exit: ending.exit, message, hint: ending.hint });
@@ -179,7 +181,11 @@ async fn attack(
                 return Ok(ending.leftovers);
             }
             Some(Frame::Words(
-                ToClient::Started | ToClient::Taken | ToClient::Status(_) | ToClient::Refused { .. },
+                ToClient::Started
+                | ToClient::Taken
+                | ToClient::Status(_)
+                | ToClient::Desk { .. }
+                | ToClient::Refused { .. },
             )) => {}
             None => return Err(Failure::launch("the keeper has gone; `launcher cleanup` takes back the rest", None)),
         }
@@ -236,6 +242,7 @@ fn charge(
         credentials_read: 0,
         env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         init: ready.init.clone(),
+        on_proposal: Vec::new(),
     })
 }
 

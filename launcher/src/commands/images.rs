@@ -17,8 +17,13 @@ pub async fn images(here: &Here, args: Images) -> Result<Exit, Failure> {
             let pipelock = images::pipelock(&engine, &reference, &config, &progress).await?;
             let ready = images::ready(&engine, &pipelock.id, images::Wanted::ALL, &progress).await?;
             here.ui.wipe();
-            for image in [&ready.images.pipelock, &ready.images.cred_proxy, &ready.images.git_gate, &ready.images.wall]
-            {
+            for image in [
+                &ready.images.pipelock,
+                &ready.images.cred_proxy,
+                &ready.images.git_gate,
+                &ready.images.supervise,
+                &ready.images.wall,
+            ] {
                 here.ui.data(&format!("{image}\n"));
             }
         }

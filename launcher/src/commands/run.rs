@@ -68,6 +68,7 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
         credentials_read,
         env,
         init: ready.init,
+        on_proposal: loaded.user.on_proposal.clone(),
         order,
     };
     let dir = start_keeper(here, &charge)?;

@@ -134,15 +134,22 @@ impl Console {
 
     /// The same without waiting: a client that is behind misses it.
     pub fn progress_now(&self, text: &str) {
-        for (_, client) in lock(&self.clients).iter() {
-            let _ = client.try_send(Frame::Words(ToClient::Progress { text: text.to_owned() }));
-        }
+        self.tell_now(&ToClient::Progress { text: text.to_owned() });
     }
 
     /// Tells every client something a person should know, without waiting.
     pub fn notice_now(&self, text: &str) {
+        self.tell_now(&ToClient::Notice { text: text.to_owned() });
+    }
+
+    /// The same with a bell: a person is wanted.
+    pub fn bell_now(&self, text: &str) {
+        self.tell_now(&ToClient::Bell { text: text.to_owned() });
+    }
+
+    fn tell_now(&self, words: &ToClient) {
         for (_, client) in lock(&self.clients).iter() {
-            let _ = client.try_send(Frame::Words(ToClient::Notice { text: text.to_owned() }));
+            let _ = client.try_send(Frame::Words(words.clone()));
         }
     }
 

@@ -1,16 +1,18 @@
 //! The keeper's side of its socket: one task a client.
 
 use super::Shared;
+use super::desk::Visit;
 use crate::engine::{Chunk, Engine, ExecSpec, Streams};
 use crate::exit::Exit;
 use crate::keeper_socket::{Ending, Frame, Hello, INPUT_UNDER_WAY_MAX, Reader, ToClient, ToKeeper, Writer, split};
 use crate::stop::Level;
+use crate::verdict::{Reply, Request};
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// How often an ended exec is asked for its status before it counts as lost.
 const CODE_LOOKS: u32 = 100;
@@ -26,9 +28,10 @@ pub async fn serve<E: Engine>(listener: UnixListener, shared: Arc<Shared<E>>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let shared = Arc::clone(&shared);
+                let by = stream.peer_cred().map_or_else(|_| "somebody".to_owned(), |who| format!("uid {}", who.uid()));
                 tokio::spawn(async move {
                     let (reader, writer) = split(stream);
-                    client(reader, writer, shared).await;
+                    client(reader, writer, shared, &by).await;
                 });
             }
             Err(error) => {
@@ -40,7 +43,7 @@ pub async fn serve<E: Engine>(listener: UnixListener, shared: Arc<Shared<E>>) {
     }
 }
 
-async fn client<E: Engine>(mut reader: Reader, mut writer: Writer, shared: Arc<Shared<E>>) {
+async fn client<E: Engine>(mut reader: Reader, mut writer: Writer, shared: Arc<Shared<E>>, by: &str) {
     let Ok(Some(Frame::Words(hello))) = reader.next::<Hello>().await else { return };
     // A client that has gone is told nothing; what it asked for is done all the same.
     match hello {
@@ -58,6 +61,7 @@ async fn client<E: Engine>(mut reader: Reader, mut writer: Writer, shared: Arc<S
         Hello::Status => {
             let _ = writer.say(&shared.status()).await;
         }
+        Hello::Desk { request } => at_the_desk(reader, writer, &shared, request, by).await,
         Hello::Stop { now } => {
             shared.stopper.raise(if now { Level::Now } else { Level::Graceful });
             watch(reader, writer, &shared, false, Parting::LetsGo).await;
@@ -111,6 +115,40 @@ async fn watch<E: Engine>(mut reader: Reader, writer: Writer, shared: &Arc<Share
     shared.console.leave(id);
     // It ends when the console has let the client go and everything is written, or the client is gone.
     let _ = writing.await;
+}
+
+/// Hands an operator's request to the desk, and its answer back; one that watches is answered after every change.
+async fn at_the_desk<E: Engine>(
+    mut reader: Reader,
+    mut writer: Writer,
+    shared: &Shared<E>,
+    request: Request,
+    by: &str,
+) {
+    let refused = |reason: &str| Reply::Refused { reason: reason.to_owned(), hint: None };
+    let Some(mut door) = shared.desk.get().cloned() else {
+        let _ = writer.say(&ToClient::Desk { reply: refused("the agent does not run yet") }).await;
+        return;
+    };
+    let watches = matches!(request, Request::List { watch: true });
+    loop {
+        door.changes.mark_unchanged();
+        let (reply, answer) = oneshot::channel();
+        let visit = Visit { request: request.clone(), by: by.to_owned(), reply };
+        let answer = match door.visits.send(visit).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| refused("the bottle ends")),
+            Err(_) => refused("the bottle ends"),
+        };
+        let is_over = !watches || matches!(answer, Reply::Refused { .. });
+        if writer.say(&ToClient::Desk { reply: answer }).await.is_err() || is_over {
+            return;
+        }
+        tokio::select! {
+            changed = door.changes.changed() => if changed.is_err() { return },
+            // It has gone: whatever else it says means the same.
+            _ = reader.next::<ToKeeper>() => return,
+        }
+    }
 }
 
 /// Input on its way to a program.

@@ -1,8 +1,9 @@
 //! The bytes of a launch: certificate authorities, what each container is told, what goes into the agent's. They are
 //! made for one launch, and exist here, in the containers' memory, and nowhere else.
 
-use super::Charge;
+use super::order::policy_file;
 use super::table::Table;
+use super::{Charge, current};
 use crate::ca::{self, Authority};
 use crate::error::{Failure, chain};
 use crate::launch::Supplies;
@@ -13,10 +14,44 @@ use crate::state::BottleDir;
 use bottle_images::init::Frame;
 use git_gate::config::{KNOWN_BYTES_MIN, configure_line};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
+/// What was made for a launch.
+pub struct Made {
+    /// The bytes.
+    pub supplies: Supplies,
+    /// What cred-proxy is told, when there are routes.
+    pub table: Option<Arc<Table>>,
+    /// What routes trust, also those that come later.
+    pub trust: Arc<Trust>,
+}
+
+/// What routes trust: route-pipelock's own authority, and the roots of the outside.
+pub struct Trust {
+    routes: Authority,
+    roots: String,
+}
+
+impl Trust {
+    /// What a route-pipelock is told.
+    pub fn route_pipelock(&self, yaml: &str) -> Zeroizing<Vec<u8>> {
+        pipelock(yaml, &self.routes, &self.roots)
+    }
+
+    /// cred-proxy's table with what it trusts.
+    pub fn table(&self, config: &cred_proxy::config::Config, credentials: &BTreeMap<String, String>) -> Table {
+        let config = cred_proxy::config::Config {
+            inspected_ca: Some(self.routes.certificate_pem().to_owned()),
+            upstream_roots: self.roots.clone(),
+            ..config.clone()
+        };
+        Table::new(config, credentials)
+    }
+}
+
 /// Makes everything that the plan names, and cred-proxy's table when there are routes.
-pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Supplies, Option<Table>), Failure> {
+pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Made, Failure> {
     let names = Names::of(&plan.owner.id);
     let minted = |name: String| Authority::mint(&name).map_err(|e| Failure::launch(chain(&e), None));
     let public = ca::public_roots_pem();
@@ -26,23 +61,25 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Suppli
     let own = minted(plan.owner.id.clone())?;
     let mut feeds = BTreeMap::from([(names.pipelock.clone(), pipelock(&plan.pipelock, &own, &roots))]);
     let mut told = None;
-    let routes = minted(format!("{} routes", plan.owner.id))?;
+    let trust = Trust { routes: minted(format!("{} routes", plan.owner.id))?, roots: roots.clone() };
     if let Some(yaml) = &plan.route_pipelock {
-        feeds.insert(names.route_pipelock.clone(), pipelock(yaml, &routes, &roots));
+        feeds.insert(names.route_pipelock.clone(), trust.route_pipelock(yaml));
     }
     if let Some(config) = &plan.git_gate {
         feeds.insert(names.git_gate.clone(), git_gate(config, charge, &roots)?);
     }
-    if let Some(table) = &plan.cred_proxy {
-        let table = cred_proxy::config::Config {
-            inspected_ca: Some(routes.certificate_pem().to_owned()),
-            upstream_roots: roots.clone(),
-            ..table.clone()
-        };
-        let table = Table::new(table, &charge.credentials);
+    if let Some(config) = &plan.supervise {
+        let current = Box::new(current::current(&charge.order, Vec::new()));
+        let told = supervise::config::Command::Configure { config: config.clone(), current, answers: Vec::new() };
+        let line = super::tend::supervise_line(&told)
+            .ok_or_else(|| Failure::launch("supervise's configuration cannot be written", None))?;
+        feeds.insert(names.supervise.clone(), Zeroizing::new(line));
+    }
+    if let Some(config) = &plan.cred_proxy {
+        let table = trust.table(config, &charge.credentials);
         let line = table.line().map_err(|e| Failure::launch(e.to_string(), None))?;
         feeds.insert(names.cred_proxy.clone(), line);
-        told = Some(table);
+        told = Some(Arc::new(table));
     }
     let program = std::fs::read(&charge.init)
         .map_err(|e| Failure::launch(format!("{} cannot be read: {e}", charge.init.display()), None))?;
@@ -55,7 +92,8 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<(Suppli
         about: about(plan),
         home: home::files(&charge.order.bottle, &charge.order.agent).map_err(|e| Failure::launch(e, None))?,
     };
-    Ok((Supplies { feeds, brought, baseline: dir.baseline() }, told))
+    let supplies = Supplies { feeds, brought, baseline: dir.baseline() };
+    Ok(Made { supplies, table: told, trust: Arc::new(trust) })
 }
 
 /// Everything of a pipelock arrives before it starts: it reads its files once.
@@ -68,9 +106,17 @@ fn pipelock(yaml: &str, ca: &Authority, roots: &str) -> Zeroizing<Vec<u8>> {
     feed.extend_from_slice(&file(pipelock_config::ROOTS_FILE, 0o600, roots));
     feed.extend_from_slice(&file(pipelock_config::CA_FILE, 0o600, ca.certificate_pem()));
     feed.extend_from_slice(&file(pipelock_config::CA_KEY_FILE, pipelock_config::CA_KEY_MODE, ca.key_pem().expose()));
-    feed.extend_from_slice(&file(pipelock_config::CONFIG_FILE, 0o600, yaml));
+    feed.extend_from_slice(&policy_file(yaml));
     feed.extend_from_slice(&Frame::Run.encode());
     feed
+}
+
+/// What a pipelock is told that starts with another policy: the policy comes last, and then the order to run.
+pub fn with_policy(feed: &[u8], old: &str, new: &str) -> Zeroizing<Vec<u8>> {
+    let [old, new] = [old, new].map(|yaml| [policy_file(yaml), Frame::Run.encode()].concat());
+    let kept = feed.strip_suffix(old.as_slice());
+    // A feed that does not end as it was made is told as it is, and fails the check that a start ends with.
+    Zeroizing::new(kept.map_or_else(|| feed.to_vec(), |kept| [kept, new.as_slice()].concat()))
 }
 
 /// git-gate's configuration with what opens its remotes, and everything else that no push may hold: the credentials of
@@ -117,6 +163,21 @@ fn about(plan: &Plan) -> String {
         "routes": routes,
         "remotes": remotes,
         "limits": plan.reach.limits,
+        "ask_for_more": plan.supervise.as_ref().map(|_| format!("http://{}:{}{}", supervise::NAME, supervise::PORT, supervise::config::PATH)),
     });
     format!("{about:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_policy_takes_the_place_of_the_one_before() {
+        let ca = Authority::mint("test").unwrap();
+        let (before, after) = (pipelock("a: 1\n", &ca, "roots"), pipelock("b: 2\n", &ca, "roots"));
+        assert_eq!(with_policy(&before, "a: 1\n", "b: 2\n"), after);
+        assert_eq!(with_policy(&with_policy(&before, "a: 1\n", "b: 2\n"), "b: 2\n", "a: 1\n"), before);
+        assert_eq!(with_policy(&before, "c: 3\n", "b: 2\n"), before, "what does not fit is left as it is");
+    }
 }

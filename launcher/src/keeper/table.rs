@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 /// A table and its credentials.
 #[derive(Debug)]
 pub struct Table {
-    config: Config,
+    config: Mutex<Config>,
     secrets: Mutex<BTreeMap<String, Secret>>,
 }
 
@@ -42,12 +42,13 @@ impl Table {
     /// The table of a launch.
     pub fn new(config: Config, credentials: &BTreeMap<String, String>) -> Self {
         let secrets = credentials.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect();
-        Self { config, secrets: Mutex::new(secrets) }
+        Self { config: Mutex::new(config), secrets: Mutex::new(secrets) }
     }
 
     /// The line that tells a cred-proxy all of it.
     pub fn line(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
-        configure_line(&self.config, &self.secrets.lock().unwrap_or_else(PoisonError::into_inner))
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        configure_line(&config, &self.secrets.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts a credential in. Is it another one than before?
@@ -58,6 +59,21 @@ impl Table {
             changed |= secrets.insert(name.clone(), secret.clone()).as_ref() != Some(secret);
         }
         changed
+    }
+
+    /// Takes the routes of another table over; certificates and the rest stay. With the credential of one of them, where
+    /// it has one.
+    pub fn take_over(&self, other: Config, secret: Option<(String, Secret)>) {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        // Which credentials can be fetched anew was settled at the launch: nobody fetches those that came later.
+        config.routes = other.routes;
+        secrets.extend(secret);
+    }
+
+    /// Forgets the credential of a route that is gone.
+    pub fn forget(&self, name: &str) {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// A text without the credentials that are in force: a command may quote the one that it had before.

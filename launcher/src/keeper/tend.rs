@@ -5,8 +5,10 @@
 //! A sidecar that starts again is the same container at the same address, and is told everything from the beginning; a
 //! pipelock must show again that it runs with the policy that it was sent.
 
+use super::desk::{Ask, Ears, Overheard};
+use super::order::{Hand, Order, Setback};
 use super::table::Table;
-use super::{Charge, Shared, fresh};
+use super::{Charge, Shared, fresh, supplies};
 use crate::control::{self, BringError, Sidecar, Status};
 use crate::engine::{Engine, Kind};
 use crate::error::chain;
@@ -15,7 +17,7 @@ use crate::plan::Plan;
 use crate::stop::{self, Level, Stop, Stopper};
 use cred_proxy::config::{Event, unchanged_line};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -31,6 +33,23 @@ const STEADY: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What may wait to be told to a sidecar.
 const WORDS_MAX: usize = 64;
+/// Orders that may wait for a sidecar.
+const ORDERS_MAX: usize = 64;
+
+/// What a sidecar is told when it starts; another one whenever what holds has changed.
+pub type Feed = Arc<Mutex<Zeroizing<Vec<u8>>>>;
+
+/// How the desk reaches a sidecar.
+#[derive(Clone)]
+pub struct Reach {
+    /// Orders, carried out one after another.
+    pub orders: mpsc::Sender<Order>,
+    /// What it is told when it starts again. A pipelock's task keeps this true itself.
+    pub feed: Feed,
+}
+
+/// How the desk reaches all of them, by role.
+pub type Hands = BTreeMap<String, Reach>;
 
 /// What a running cred-proxy is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +72,33 @@ pub struct Life {
 /// All sidecars of a bottle that are held. Dropping it lets go of them, which ends them.
 pub struct Tending {
     stopper: Stopper,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
+}
+
+type Tasks = Arc<Mutex<JoinSet<()>>>;
+
+/// Takes sidecars over: those of the launch, and those that come while the bottle runs.
+#[derive(Clone)]
+pub struct Nursery<E: Engine> {
+    shared: Arc<Shared<E>>,
+    ears: Ears,
+    stop: Stop,
+    tasks: Tasks,
+}
+
+/// What a sidecar is told when it starts again.
+pub struct Lines {
+    /// All of it, unless that is a table.
+    pub feed: Zeroizing<Vec<u8>>,
+    /// What a pipelock must run with.
+    pub policy: Option<String>,
+    /// cred-proxy's table.
+    pub table: Option<Arc<Table>>,
 }
 
 impl Tending {
-    /// Takes the sidecars over, and keeps cred-proxy's credentials fresh.
+    /// Takes the sidecars over, and keeps cred-proxy's credentials fresh. Gives how to reach each of them, and who takes
+    /// further ones over.
     pub fn begin<E: Engine>(
         shared: &Arc<Shared<E>>,
         charge: &Charge,
@@ -65,41 +106,30 @@ impl Tending {
         supplies: &Supplies,
         table: Option<&Arc<Table>>,
         sidecars: BTreeMap<String, Sidecar>,
-        stop: &Stop,
-    ) -> Self {
+        (ears, stop): (&Ears, &Stop),
+    ) -> (Self, Hands, Nursery<E>) {
         let (stopper, own) = stop::channel();
-        let mut tasks = JoinSet::new();
-        let (wanted, ending, raise) = (stop.clone(), own.clone(), stopper.clone());
+        let tasks = Tasks::default();
+        let nursery =
+            Nursery { shared: Arc::clone(shared), ears: ears.clone(), stop: own.clone(), tasks: Arc::clone(&tasks) };
+        let (wanted, raise) = (stop.clone(), stopper.clone());
         // Who wants the end of the bottle wants no sidecar to begin again.
-        tasks.spawn(async move {
+        tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
             tokio::select! {
                 () = wanted.reached(Level::Graceful) => raise.raise(Level::Graceful),
-                () = ending.reached(Level::Now) => {}
+                () = own.reached(Level::Now) => {}
             }
         });
+        let mut hands = Hands::new();
         for (role, sidecar) in sidecars {
-            let feed = supplies.feeds.get(&sidecar.container).cloned().unwrap_or_default();
-            let mut tended = Tended {
-                shared: Arc::clone(shared),
-                container: sidecar.container.clone(),
+            let told = Lines {
+                feed: supplies.feeds.get(&sidecar.container).cloned().unwrap_or_default(),
                 policy: plan.policy(&role).map(str::to_owned),
-                feed,
-                table: None,
-                words: None,
-                rejected: BTreeMap::new(),
-                stop: own.clone(),
-                restarts: 0,
-                role,
+                table: table.filter(|_| role == cred_proxy::config::NAME).cloned(),
             };
-            if let Some(table) = table.filter(|_| tended.role == cred_proxy::config::NAME) {
-                let (words, told) = mpsc::channel(WORDS_MAX);
-                tended.words = Some(told);
-                tended.rejected = fresh::begin(&mut tasks, shared, charge, table, &words, &own);
-                tended.table = Some(Arc::clone(table));
-            }
-            tasks.spawn(tended.tend(sidecar));
+            hands.insert(role, nursery.take_over(sidecar, told, Some(charge)));
         }
-        Self { stopper, tasks }
+        (Self { stopper, tasks }, hands, nursery)
     }
 
     /// From now on none is started again; those that run stay.
@@ -108,11 +138,49 @@ impl Tending {
     }
 
     /// Lets go of all of them. A start that is under way is waited for, within reason: it would take effect all the same.
-    pub async fn end(mut self) {
+    pub async fn end(self) {
         self.stopper.raise(Level::Now);
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = async { while tasks.join_next().await.is_some() {} };
         // What takes longer is removed with its container; a task that is aborted holds nothing any more.
         let _ = tokio::time::timeout(PATIENCE, ended).await;
+    }
+}
+
+impl<E: Engine> Nursery<E> {
+    /// Holds a sidecar from now on. The credentials that `charge` names are kept fresh; without one, none are.
+    pub fn take_over(&self, sidecar: Sidecar, told: Lines, charge: Option<&Charge>) -> Reach {
+        let life = Life { status: sidecar.status(), restarts: 0 };
+        self.shared.sidecars.lock().unwrap_or_else(PoisonError::into_inner).insert(sidecar.role.clone(), life);
+        let feed = Arc::new(Mutex::new(told.feed));
+        let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+        let reach = Reach { orders, feed: Arc::clone(&feed) };
+        let mut tended = Tended {
+            shared: Arc::clone(&self.shared),
+            role: sidecar.role.clone(),
+            container: sidecar.container.clone(),
+            policy: told.policy,
+            feed,
+            orders: Some(ordered),
+            ears: self.ears.clone(),
+            sent: 0,
+            table: None,
+            words: None,
+            rejected: BTreeMap::new(),
+            stop: self.stop.clone(),
+            restarts: 0,
+        };
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = told.table {
+            let (words, told) = mpsc::channel(WORDS_MAX);
+            tended.words = Some(told);
+            if let Some(charge) = charge {
+                tended.rejected = fresh::begin(&mut tasks, &self.shared, charge, &table, &words, &self.stop);
+            }
+            tended.table = Some(table);
+        }
+        tasks.spawn(tended.tend(sidecar));
+        reach
     }
 }
 
@@ -124,13 +192,25 @@ struct Tended<E: Engine> {
     /// What a pipelock must run with.
     policy: Option<String>,
     /// What it is told when it starts, unless that is a table.
-    feed: Zeroizing<Vec<u8>>,
+    feed: Feed,
+    orders: Option<mpsc::Receiver<Order>>,
+    /// Who hears what it says.
+    ears: Ears,
+    /// Commands that it was sent and will answer, since it started.
+    sent: u64,
     table: Option<Arc<Table>>,
     words: Option<mpsc::Receiver<Word>>,
     /// Who is told that an upstream rejects a credential, by its name.
     rejected: BTreeMap<String, mpsc::Sender<String>>,
     stop: Stop,
     restarts: u64,
+}
+
+/// What a held sidecar is about next.
+enum Next {
+    Line(String),
+    Order(Order),
+    Word(Word),
 }
 
 /// Why a sidecar is no longer held.
@@ -167,15 +247,35 @@ impl<E: Engine> Tended<E> {
     async fn hold(&mut self, mut sidecar: Sidecar) -> Parting {
         let mut status = sidecar.status();
         let mut lines = sidecar.take_lines();
+        let stop = self.stop.clone();
         loop {
-            let word = tokio::select! {
-                () = self.stop.reached(Level::Now) => return Parting::LetGo,
+            let next = tokio::select! {
+                () = stop.reached(Level::Now) => return Parting::LetGo,
                 _ = status.wait_for(|s| matches!(s, Status::Ended(_))) => return Parting::Gone,
-                line = next(&mut lines) => {
-                    self.hear(&line);
-                    continue;
+                line = next(&mut lines) => Next::Line(line),
+                order = next(&mut self.orders) => Next::Order(order),
+                word = next(&mut self.words) => Next::Word(word),
+            };
+            let word = match next {
+                Next::Word(word) => word,
+                Next::Line(line) => {
+                    let Some(reply) = self.hear(&line) else { continue };
+                    let mut hand = Hand { sidecar: &mut sidecar, sent: &mut self.sent };
+                    match hand.send(&reply).await {
+                        Ok(()) => continue,
+                        Err(_) => return Parting::Gone,
+                    }
                 }
-                word = next(&mut self.words) => word,
+                Next::Order(order) => {
+                    let parting = tokio::select! {
+                        () = stop.reached(Level::Now) => return Parting::LetGo,
+                        parting = self.obey(order, &mut sidecar) => parting,
+                    };
+                    match parting {
+                        Some(parting) => return parting,
+                        None => continue,
+                    }
+                }
             };
             let bytes = match self.bytes(&word) {
                 Ok(bytes) => bytes,
@@ -185,7 +285,7 @@ impl<E: Engine> Tended<E> {
                 }
             };
             let sent = tokio::select! {
-                () = self.stop.reached(Level::Now) => return Parting::LetGo,
+                () = stop.reached(Level::Now) => return Parting::LetGo,
                 sent = tokio::time::timeout(PATIENCE, sidecar.send(&bytes)) => sent,
             };
             if !matches!(sent, Ok(Ok(()))) {
@@ -193,7 +293,60 @@ impl<E: Engine> Tended<E> {
                 self.log("err", &format!("{} does not read what it is told", self.role));
                 return Parting::Gone;
             }
+            if word == Word::Table {
+                self.sent += 1;
+            }
         }
+    }
+
+    /// Carries an order out. `Some`: the sidecar is no longer to be held.
+    async fn obey(&mut self, order: Order, sidecar: &mut Sidecar) -> Option<Parting> {
+        let mut hand = Hand { sidecar, sent: &mut self.sent };
+        let broken = |setback: &Setback| matches!(setback, Setback::Broken(_)).then_some(Parting::Gone);
+        match order {
+            // Whoever gave it waits no longer: it must not happen behind their back.
+            Order::Reload { reply, .. } | Order::Command { reply, .. } if reply.is_closed() => None,
+            Order::Reload { yaml, reply } => {
+                let old = self.policy.clone().unwrap_or_default();
+                let done = hand.reload(&yaml, &old).await;
+                let parting = done.as_ref().err().and_then(broken);
+                if done.is_ok() {
+                    self.adopt(yaml);
+                }
+                // Should nobody wait any more, the policy is in force and known to be.
+                let _ = reply.send(done);
+                parting
+            }
+            Order::Restart { yaml, reply } => {
+                let done = hand.restart(&yaml).await;
+                let parting = done.as_ref().err().and_then(broken);
+                // Whatever came of it: it takes something away, and what starts next starts without that.
+                self.adopt(yaml);
+                let _ = reply.send(done);
+                parting
+            }
+            Order::Probe { target, reply } => {
+                let probed = hand.probe(&target).await;
+                let parting = probed.as_ref().err().and_then(broken);
+                let _ = reply.send(probed);
+                parting
+            }
+            Order::Command { line, reply } => {
+                let done = hand.command(&line).await;
+                let parting = done.as_ref().err().and_then(broken);
+                let _ = reply.send(done);
+                parting
+            }
+            Order::Tell { line } => hand.send(&line).await.err().as_ref().and_then(broken),
+        }
+    }
+
+    /// This is a pipelock's policy from now on, also when it starts again.
+    fn adopt(&mut self, yaml: String) {
+        let mut feed = self.feed.lock().unwrap_or_else(PoisonError::into_inner);
+        *feed = supplies::with_policy(&feed, self.policy.as_deref().unwrap_or_default(), &yaml);
+        drop(feed);
+        self.policy = Some(yaml);
     }
 
     fn bytes(&self, word: &Word) -> serde_json::Result<Zeroizing<Vec<u8>>> {
@@ -204,10 +357,16 @@ impl<E: Engine> Tended<E> {
         }
     }
 
-    /// Most lines are about requests, and are counted where they are logged.
-    fn hear(&self, line: &str) {
+    /// Hands on what somebody waits for. Most lines are about requests, and are counted where they are logged. Gives what
+    /// the sidecar is to be told at once.
+    fn hear(&self, line: &str) -> Option<Vec<u8>> {
+        if self.role == supervise::NAME {
+            return self.hear_ask(line);
+        }
+        // A desk that is busy loses refusals here, which are counted in the report all the same.
+        let _ = self.ears.lines.try_send(Overheard { role: self.role.clone(), line: line.to_owned() });
         if self.table.is_none() || line.starts_with(r#"{"event":"request""#) {
-            return;
+            return None;
         }
         match serde_json::from_str(line) {
             Ok(Event::Rejected { secret, .. }) => {
@@ -221,24 +380,52 @@ impl<E: Engine> Tended<E> {
             }
             Ok(Event::Ready | Event::Configured | Event::Request { .. }) | Err(_) => {}
         }
+        None
+    }
+
+    /// An ask is never lost: it reaches the desk, or is answered here.
+    fn hear_ask(&self, line: &str) -> Option<Vec<u8>> {
+        let Ok(supervise::config::Event::Ask { call, change, justification }) = serde_json::from_str(line) else {
+            return None;
+        };
+        let full = self.ears.asks.try_send(Ask { call, change, justification }).err()?;
+        self.log("err", &format!("an ask is not heard: {full}"));
+        let reason = "too much is asked at once: wait a little and ask again".to_owned();
+        supervise_line(&supervise::config::Command::Denied { call, reason })
     }
 
     /// Starts the sidecar until it runs. `None`: it is not to run again.
     async fn again(&mut self, pause: &mut Duration) -> Option<Sidecar> {
         let mut told = false;
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(*pause) => {}
-                () = self.stop.reached(Level::Graceful) => return None,
+            let pausing = tokio::time::sleep(*pause);
+            tokio::pin!(pausing);
+            loop {
+                tokio::select! {
+                    () = &mut pausing => break,
+                    () = self.stop.reached(Level::Graceful) => return None,
+                    order = next(&mut self.orders) => match order {
+                        // It does not run, so it lets nothing through; when it starts, it starts with this.
+                        Order::Restart { yaml, reply } => {
+                            self.adopt(yaml);
+                            let _ = reply.send(Ok(()));
+                        }
+                        other => other.refuse(&format!("{} does not run at the moment", self.role)),
+                    },
+                }
             }
             *pause = (*pause * 2).min(PAUSE_MOST);
             match self.bring().await {
-                Ok(sidecar) => {
+                Ok((sidecar, told)) => {
+                    // The first line is answered with "ready", the others as commands are.
+                    self.sent = told.saturating_sub(1);
                     self.restarts += 1;
                     let life = Life { status: sidecar.status(), restarts: self.restarts };
                     let mut all = self.shared.sidecars.lock().unwrap_or_else(PoisonError::into_inner);
                     all.insert(self.role.clone(), life);
                     drop(all);
+                    // A desk that is full hears of it by the next order that is refused.
+                    let _ = self.ears.restarts.try_send(self.role.clone());
                     self.tell(&format!("{} runs again", self.role));
                     return Some(sidecar);
                 }
@@ -259,7 +446,8 @@ impl<E: Engine> Tended<E> {
         }
     }
 
-    async fn bring(&self) -> Result<Sidecar, BringError> {
+    /// Starts it once. Gives how many lines it was told as well.
+    async fn bring(&self) -> Result<(Sidecar, u64), BringError> {
         let Shared { engine, log, .. } = &*self.shared;
         // The engine may hear of an end after we do, and what we lost may still live for a moment: its input has ended.
         let ended = tokio::select! {
@@ -272,12 +460,17 @@ impl<E: Engine> Tended<E> {
             Err(_) => return Err(BringError::Late { role: self.role.clone() }),
         }
         let (container, role) = (self.container.as_str(), self.role.as_str());
+        let feed = self.feed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(policy) = &self.policy {
-            return control::bring_pipelock(&**engine, container, role, (&self.feed, policy), log, &self.stop).await;
+            let brought = control::bring_pipelock(&**engine, container, role, (&feed, policy), log, &self.stop).await;
+            return brought.map(|sidecar| (sidecar, 0));
         }
         let table = self.table.as_ref().map(|table| table.line()).transpose();
         let table = table.map_err(|e| BringError::Feed { role: role.to_owned(), source: e.into() })?;
-        control::bring(&**engine, container, role, table.as_ref().unwrap_or(&self.feed), log, &self.stop).await
+        let feed = table.as_ref().unwrap_or(&feed);
+        let lines = feed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let sidecar = control::bring(&**engine, container, role, feed, log, &self.stop).await?;
+        Ok((sidecar, lines))
     }
 
     fn log(&self, stream: &str, text: &str) {
@@ -289,6 +482,13 @@ impl<E: Engine> Tended<E> {
         self.log("out", text);
         self.shared.console.notice_now(&crate::ui::clean(text));
     }
+}
+
+/// A line for supervise, newline included; `None` cannot happen to its own types, and is no reason to panic.
+pub fn supervise_line(command: &supervise::config::Command) -> Option<Vec<u8>> {
+    let mut line = serde_json::to_vec(command).ok()?;
+    line.push(b'\n');
+    Some(line)
 }
 
 /// The next one; never, where there is none any more.

@@ -30,7 +30,7 @@ pub(super) fn read(
     let git = git::read(table.take("git"), &mut routes, places, report);
     let egress = egress::read(table.take("egress"), (&routes, &git.remotes), places, report);
     let limits = limits::read(table.take("limits"), &user.limits, report);
-    let supervise = supervise(table.take("supervise"), report);
+    let supervise = table.take("supervise").and_then(|entry| truth(&entry.value, "`supervise`", report));
     let runtime = table.take("runtime").and_then(|entry| runtime(entry, report));
     let workspace = table.take("workspace").and_then(|entry| workspace(entry, report));
     skills(table.take("skills"), report);
@@ -44,7 +44,7 @@ pub(super) fn read(
         routes: routes.into_iter().map(|read| read.route).collect(),
         git: git.finish(),
         proxy_limits,
-        supervise,
+        supervise: supervise.unwrap_or(false),
         limits,
         runtime: runtime.or(user.runtime).unwrap_or_default(),
         workspace: workspace.unwrap_or_default(),
@@ -70,15 +70,6 @@ pub(super) fn choice<T: Copy>(entry: &Entry, words: &[(&'static str, T)], report
         report.error_with(text.at, message, one_of(&text.text, &known));
     }
     found
-}
-
-fn supervise(entry: Option<&Entry>, report: &mut Report) -> bool {
-    let Some(entry) = entry else { return false };
-    let asked = truth(&entry.value, "`supervise`", report).unwrap_or(false);
-    if asked {
-        report.warn(entry.at, "`supervise` is not part of this version yet: the agent cannot ask for more");
-    }
-    asked
 }
 
 /// Names of skills, checked and told to be without effect.

@@ -4,7 +4,7 @@ use super::bottle::runtime;
 use super::error::quoted;
 use super::name::Name;
 use super::places::Places;
-use super::reader::{Table, text};
+use super::reader::{Table, text, texts};
 use super::report::{Report, Span, Unreadable, read_text};
 use super::source::reference;
 use super::tree::Entry;
@@ -37,6 +37,8 @@ pub struct UserConfig {
     pub limits: Limits,
     /// The program that `edit` starts.
     pub editor: Option<String>,
+    /// The command that is run for every new proposal: program and arguments; empty for none.
+    pub on_proposal: Vec<String>,
 }
 
 impl Default for UserConfig {
@@ -48,6 +50,7 @@ impl Default for UserConfig {
             runtime: None,
             limits: Limits::default(),
             editor: None,
+            on_proposal: Vec::new(),
         }
     }
 }
@@ -75,6 +78,7 @@ pub(super) fn read(places: &Places, report: &mut Report) -> UserConfig {
     config.runtime = table.take("runtime").and_then(|entry| runtime(entry, report));
     config.limits = limits::read(table.take("limits"), &config.limits, report);
     config.editor = table.take("editor").and_then(|e| text_of(e, report)).map(|editor| editor.text);
+    config.on_proposal = table.take("on_proposal").map(|entry| command(entry, report)).unwrap_or_default();
     table.finish(report);
     config
 }
@@ -92,6 +96,10 @@ fn name(entry: &Entry, report: &mut Report) -> Option<String> {
             None
         }
     }
+}
+
+fn command(entry: &Entry, report: &mut Report) -> Vec<String> {
+    texts(&entry.value, "`on_proposal`", report).into_iter().map(|text| text.text).collect()
 }
 
 fn image(entry: &Entry, report: &mut Report) -> Option<String> {

@@ -71,25 +71,31 @@ fn blocks(pool: Subnet) -> u64 {
 
 /// The networks to create, each in a lane of its own.
 pub fn created(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Vec<Action>> {
-    let network = |name: &str, role: &str, subnet, internal, icc| {
-        vec![Action::Network(NetworkSpec {
-            name: name.to_owned(),
-            role: role.to_owned(),
-            owner: order.owner.clone(),
-            subnet,
-            internal,
-            icc,
-        })]
-    };
-    let mut lanes = vec![network(&names.internal, "internal", addresses.internal, true, true)];
+    let mut lanes = vec![network(order, &names.internal, "internal", addresses.internal, true)];
     if let Some(egress) = addresses.egress {
-        // Nothing of one bottle has business with anything else on its way out: no traffic between containers.
-        lanes.push(network(&names.egress, "egress", egress, false, false));
+        lanes.push(network(order, &names.egress, "egress", egress, false));
     }
     if order.bottle.needs_route_pipelock() {
-        lanes.push(network(&names.routes, "routes", addresses.routes, true, true));
+        lanes.push(routes(order, addresses, names));
     }
     lanes
+}
+
+/// The network between cred-proxy, git-gate and route-pipelock.
+pub fn routes(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Action> {
+    network(order, &names.routes, "routes", addresses.routes, true)
+}
+
+fn network(order: &Order, name: &str, role: &str, subnet: Subnet, internal: bool) -> Vec<Action> {
+    vec![Action::Network(NetworkSpec {
+        name: name.to_owned(),
+        role: role.to_owned(),
+        owner: order.owner.clone(),
+        subnet,
+        internal,
+        // Nothing of one bottle has business with anything else on its way out: no traffic between containers there.
+        icc: internal,
+    })]
 }
 
 fn block(pool: Subnet, n: u64) -> [Subnet; NETWORKS as usize] {

@@ -175,6 +175,9 @@ fn reach_lines(reach: &Reach) -> String {
             );
         }
     }
+    if reach.may_ask {
+        line("may ask", "for more while it runs; a person answers (launcher proposals)".to_owned());
+    }
     if let Some(committer) = &reach.committer {
         line("commits as", committer.clone());
     }

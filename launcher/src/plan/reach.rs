@@ -29,6 +29,9 @@ pub struct Reach {
     pub routes: Vec<RouteReach>,
     /// Remotes of git-gate.
     pub remotes: Vec<RemoteReach>,
+    /// May it ask for more while it runs?
+    #[serde(default)]
+    pub may_ask: bool,
     /// Who its commits are by.
     pub committer: Option<String>,
     /// Variables it holds, and where each value comes from.
@@ -81,6 +84,27 @@ pub struct RemoteReach {
     pub also_direct: Option<String>,
 }
 
+impl Reach {
+    /// What may leave, line by line: hosts, routes, remotes.
+    pub fn lines(&self) -> Vec<String> {
+        let hosts = self.hosts.iter().map(|host| {
+            let read = if self.not_inspected.contains(host) { ", not inspected" } else { "" };
+            format!("host {host}{read}")
+        });
+        let routes = self.routes.iter().map(|route| {
+            let read = if route.inspected { "" } else { ", not inspected" };
+            format!("route {} -> {} (credential: {}{read})", route.path, route.upstream, route.credential)
+        });
+        let remotes = self.remotes.iter().map(|remote| {
+            format!(
+                "remote {} -> {} (credential: {}): {}",
+                remote.name, remote.upstream, remote.credential, remote.push
+            )
+        });
+        hosts.chain(routes).chain(remotes).collect()
+    }
+}
+
 /// Sums up an order.
 pub fn reach(order: &Order, facts: &Facts) -> Reach {
     let bottle = &order.bottle;
@@ -123,6 +147,7 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         network: bottle.egress.network.clone(),
         routes: routes.collect(),
         remotes: remotes.collect(),
+        may_ask: bottle.supervise,
         committer: bottle.git.user.as_ref().map(|user| format!("{} <{}>", user.name, user.email)),
         env: bottle.env.iter().map(|(name, value)| (name.clone(), value.source().to_owned())).collect(),
         workspace: order.workspace.as_ref().map(|w| w.display().to_string()),

@@ -16,6 +16,9 @@ pub const PIPELOCK: &str = "pipelock";
 /// The name by which cred-proxy reaches its own.
 pub const ROUTE_PIPELOCK: &str = "route-pipelock";
 
+/// How long an agent's call waits for a verdict: less than what clients wait for an answer, which is 60 s as a rule.
+const ASK_WAITS_SECONDS: u64 = 45;
+
 /// Where git-gate keeps a push while it is scanned: the one place on a disk that a sidecar has. The files in it are
 /// unlinked as soon as they are made, and its volume goes with the container.
 pub const SPOOL: &str = "/spool";
@@ -74,6 +77,14 @@ pub fn git_gate(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Acti
     lane
 }
 
+/// supervise: beside the agent, with no way out of any kind. It decides nothing and holds nothing that matters.
+pub fn supervise(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Action> {
+    let network =
+        NetworkMode::On { network: names.internal.clone(), address: Some(addresses.supervise), aliases: Vec::new() };
+    let spec = hardening::sidecar(order, &names.supervise, supervise::NAME, &order.images.supervise, network);
+    vec![Action::Container(Box::new(spec))]
+}
+
 fn created(spec: crate::engine::ContainerSpec, (network, address): (&String, std::net::Ipv4Addr)) -> Vec<Action> {
     let container = spec.name.clone();
     vec![
@@ -111,7 +122,7 @@ fn pipelock_container(
 }
 
 /// The agent's pipelock lets the bottle's allowlist through, and the agent's own sidecars.
-pub fn pipelock_yaml(order: &Order, addresses: &Addresses) -> Result<String, PlanError> {
+pub fn pipelock_policy(order: &Order, addresses: &Addresses) -> Result<Policy, PlanError> {
     let egress = &order.bottle.egress;
     let policy = Policy::for_agent(AgentPolicy {
         listen: SocketAddr::from((addresses.pipelock, PIPELOCK_PORT)),
@@ -125,12 +136,12 @@ pub fn pipelock_yaml(order: &Order, addresses: &Addresses) -> Result<String, Pla
             .collect(),
         agent_credentials: egress.agent_credentials,
     });
-    policy.map(|p| pipelock_config::render(&p)).map_err(|e| PlanError::Pipelock(e.to_string()))
+    policy.map_err(|e| PlanError::Pipelock(e.to_string()))
 }
 
 /// The pipelock of the routes lets the hosts of the routes and of the https remotes through, and nothing else. What git
 /// sends is compressed, so that of remotes is not opened.
-pub fn route_pipelock_yaml(order: &Order, addresses: &Addresses) -> Result<String, PlanError> {
+pub fn route_pipelock_policy(order: &Order, addresses: &Addresses) -> Result<Policy, PlanError> {
     let routes = &order.bottle.routes;
     let remotes = order.bottle.git.remotes.iter().filter(|r| r.upstream.is_https());
     let remotes: BTreeSet<String> = remotes.map(|r| r.upstream.host().to_string()).collect();
@@ -147,7 +158,7 @@ pub fn route_pipelock_yaml(order: &Order, addresses: &Addresses) -> Result<Strin
         allow_private: order.bottle.egress.allow_private.iter().map(ToString::to_string).collect(),
         credential_headers: routes.iter().filter(|r| r.inspect).filter_map(|r| injected_header(&r.auth)).collect(),
     });
-    policy.map(|p| pipelock_config::render(&p)).map_err(|e| PlanError::Pipelock(e.to_string()))
+    policy.map_err(|e| PlanError::Pipelock(e.to_string()))
 }
 
 /// The header that cred-proxy puts a route's credential into.
@@ -204,6 +215,14 @@ pub fn git_gate_config(order: &Order, addresses: &Addresses) -> git_gate::config
         known: Vec::new(),
         spool: SPOOL.into(),
         limits: git_gate::limits::Limits::default(),
+    }
+}
+
+/// What supervise is told once; how the bottle is, it is told whenever that changes.
+pub fn supervise_config(addresses: &Addresses) -> supervise::config::Config {
+    supervise::config::Config {
+        listen: SocketAddr::from((addresses.supervise, supervise::PORT)),
+        wait_seconds: ASK_WAITS_SECONDS,
     }
 }
 

@@ -34,6 +34,10 @@ pub struct Trial {
     pub dir: tempfile::TempDir,
     /// The engine.
     pub engine: Fake,
+    /// What its keeper's tasks share, once it keeps.
+    pub shared: OnceLock<Arc<Shared<Fake>>>,
+    /// Has its bottle no route and no remote?
+    pub bare: bool,
     /// Where the route's credential comes from.
     pub token_ref: TokenRef,
 }
@@ -52,7 +56,7 @@ impl Trial {
             ..EngineFacts::default()
         });
         let command = vec!["work".to_owned()];
-        for image in ["agent:1", "pipelock:1", "cred-proxy:1", "git-gate:1", "wall:1"] {
+        for image in ["agent:1", "pipelock:1", "cred-proxy:1", "git-gate:1", "supervise:1", "wall:1"] {
             engine.add_image(
                 image,
                 ImageFacts { id: image.to_owned(), command: command.clone(), ..ImageFacts::default() },
@@ -62,7 +66,7 @@ impl Trial {
             Some("work") => Script { output: "done\n".into(), end: End::Code(3) },
             _ => Script { output: bytes::Bytes::new(), end: End::Code(0) },
         });
-        Self { dir, engine, token_ref: TokenRef::Env("TOKEN".to_owned()) }
+        Self { dir, engine, shared: OnceLock::new(), bare: false, token_ref: TokenRef::Env("TOKEN".to_owned()) }
     }
 
     /// What a command of its operator has.
@@ -92,11 +96,17 @@ impl Trial {
             log: Arc::new(LogFile::open(&session.dir.log()).unwrap()),
             phase: Mutex::new("launching"),
             agent: OnceLock::new(),
+            desk: OnceLock::new(),
             sidecars: Mutex::default(),
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             owner: tokio::sync::Notify::new(),
         });
+        let _ = self.shared.set(Arc::clone(&shared));
         let mut charge = charge(&self.root(), self.dir.path(), &self.token_ref);
+        if self.bare {
+            (charge.order.bottle.routes, charge.order.bottle.git) = (Vec::new(), Git::default());
+            (charge.credentials, charge.remote_credentials) = Default::default();
+        }
         keep(&shared, &mut charge, &session, &stop).await
     }
 
@@ -157,7 +167,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         routes: vec![route],
         git: git(),
         proxy_limits: cred_proxy::config::Limits::default(),
-        supervise: false,
+        supervise: true,
         limits: Limits::default(),
         runtime: Runtime::Auto,
         workspace: WorkspaceMode::Copy,
@@ -183,6 +193,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
                 pipelock: "pipelock:1".to_owned(),
                 cred_proxy: "cred-proxy:1".to_owned(),
                 git_gate: "git-gate:1".to_owned(),
+                supervise: "supervise:1".to_owned(),
                 wall: "wall:1".to_owned(),
             },
             attempt: 0,
@@ -195,5 +206,6 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         credentials_read: 0,
         env: Vec::new(),
         init: dir.join("init"),
+        on_proposal: Vec::new(),
     }
 }

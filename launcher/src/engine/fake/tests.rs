@@ -137,8 +137,17 @@ async fn roles_speak_their_wire() {
     let mut streams = fake.attach("x").await.unwrap();
     fake.apply(&start("x")).await.unwrap();
     streams.input.write_all(b"file 600 5 /run/a\nab\ncdrun\nprobe h:443\n").await.unwrap();
-    let said = "bottle-init: wrote /run/a\nbottle-init: ready\nbottle-init: probed h:443 200 \n";
+    let said = "bottle-init: wrote /run/a\nbottle-init: ready\n\
+                bottle-init: probed h:443 403 CONNECT blocked: domain not in allowlist: h\n";
     assert_eq!(next(&mut streams).await.unwrap(), said);
+    // A policy that comes while it runs is taken, and its hosts are open.
+    let policy = "api_allowlist:\n- 'h'\n- '*.d.example'\nfetch: {}\n";
+    let order = format!("file 600 {} /p.yaml\n{policy}probe h:443\nprobe x.d.example:443\nprobe d:443\n", policy.len());
+    streams.input.write_all(order.as_bytes()).await.unwrap();
+    let said = next(&mut streams).await.unwrap();
+    for part in ["config_reload", "probed h:443 200", "probed x.d.example:443 200", "probed d:443 403"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
     fake.say("x", "{\"level\":\"info\"}\n");
     assert_eq!(next(&mut streams).await.unwrap(), "{\"level\":\"info\"}\n");
 

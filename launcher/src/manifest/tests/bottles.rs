@@ -191,7 +191,6 @@ fn limits_have_units_and_bounds() {
 
 #[test]
 fn what_comes_later_is_said_to_come_later() {
-    warned("supervise: true\n", "`supervise` is not part of this version yet");
     warned("skills: [review]\n", "skills are not part of this version yet");
     refused("skills: [../review]\n", 3, "is not a name");
     assert!(bottle("supervise: true\n").supervise && !bottle("supervise: false\n").supervise);

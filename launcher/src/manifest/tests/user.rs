@@ -23,12 +23,13 @@ fn the_users_defaults_hold_where_the_bottle_says_nothing() {
     world.write(
         "config/config.toml",
         "bottle = \"dev\"\npipelock_image = \"localhost/pipelock:2\"\nsubnet_pool = \"172.20.0.0/16\"\nruntime = \"runc\"\n\
-         editor = \"vi -f\"\n[limits]\ncpus = 1.5\nmemory = \"1GiB\"\npids = 20\ntime = \"2h\"\n",
+         editor = \"vi -f\"\non_proposal = [\"notify-send\", \"asks\"]\n[limits]\ncpus = 1.5\nmemory = \"1GiB\"\npids = 20\ntime = \"2h\"\n",
     );
     let loaded = world.load().unwrap();
     assert_eq!(loaded.user.default_bottle.as_deref(), Some("dev"));
     assert_eq!(loaded.user.pipelock_image.as_deref(), Some("localhost/pipelock:2"));
     assert_eq!(loaded.user.editor.as_deref(), Some("vi -f"));
+    assert_eq!(loaded.user.on_proposal, ["notify-send", "asks"]);
     assert_eq!(loaded.bottle.runtime, Runtime::Runc);
     let limits = loaded.bottle.limits;
     assert_eq!((limits.cpus, limits.memory_bytes, limits.pids, limits.time_s), (1.5, 1 << 30, 99, Some(7200)));
@@ -69,6 +70,8 @@ fn the_file_is_strict() {
         ("runtime = \"kata\"\n", "auto, runc, runsc"),
         ("pipelock_image = \"-v\"\n", "is not an image"),
         ("editor = \"\"\n", "is empty"),
+        ("on_proposal = \"notify-send\"\n", "`on_proposal`"),
+        ("on_proposal = [\"\"]\n", "`on_proposal`"),
         ("limits = 3\n", "must be a table"),
         ("[limits]\ncpus = 0x10\n", "not a number of processors"),
         ("[limits]\nmemory = 4\n", "whole number and a unit"),

@@ -340,7 +340,7 @@ fn json_is_stable_parses_and_holds_no_value() {
     assert_eq!(printed, json(&super::super::plan(&order, &facts()).unwrap()));
     let value: serde_json::Value = serde_json::from_str(&printed).unwrap();
     let keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
-    insta::assert_snapshot!(keys.join(" "), @"addresses cred_proxy git_gate owner pipelock reach route_pipelock session stages");
+    insta::assert_snapshot!(keys.join(" "), @"addresses cred_proxy git_gate owner pipelock reach route_pipelock session stages supervise");
     insta::assert_snapshot!(format!("{:#}", value["session"]), @r#"
     {
       "argv": [
@@ -478,4 +478,22 @@ fn a_plan_with_remotes() {
     let (_, containers) = https.made();
     let gate = containers.iter().find(|c| c.role == "git-gate").unwrap();
     assert!(gate.read_only && !gate.dns && gate.capabilities.is_empty() && gate.volumes == ["/spool"]);
+}
+
+#[test]
+fn a_bottle_whose_agent_may_ask_has_supervise_on_the_inside_alone() {
+    let mut asking = order(PLAIN, false);
+    asking.bottle.supervise = true;
+    let (with, without) = (plan(&asking, &facts()).unwrap(), plan(&order(PLAIN, false), &facts()).unwrap());
+    assert!(preflight(&with.reach, "coder", None).contains("may ask"));
+    assert!(!preflight(&without.reach, "coder", None).contains("may ask"));
+    let name = "bottle-coder-supervise";
+    assert_eq!(with.networks_of(name).collect::<Vec<_>>(), ["bottle-coder-internal"]);
+    let (_, containers) = with.made();
+    let spec = containers.iter().find(|c| c.name == name).unwrap();
+    assert!(spec.read_only && !spec.dns && spec.volumes.is_empty() && spec.capabilities.is_empty(), "{spec:?}");
+    let listen = with.supervise.as_ref().unwrap().listen;
+    assert_eq!(listen.ip(), std::net::IpAddr::from(with.addresses.supervise));
+    assert!(text(&with).contains("start bottle-coder-supervise and wait until supervise is ready"));
+    assert!(without.supervise.is_none() && without.made().1.iter().all(|c| c.name != name));
 }
