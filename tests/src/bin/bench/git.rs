@@ -114,6 +114,9 @@ pub fn main(args: &[std::ffi::OsString]) -> Result<(), String> {
     tell(&crate::bars::json(&lines))
 }
 
+/// A side of a measure: its name, what it does once (the seconds that it took), and where they go.
+type Side<'a> = (&'a str, &'a mut dyn FnMut() -> Result<f64, String>, &'a mut Vec<f64>);
+
 struct Bench {
     ground: Ground,
     sshd: Sshd,
@@ -143,12 +146,7 @@ impl Bench {
     }
 
     /// Both (or more) sides once to warm caches, then in turns; the side that goes first changes.
-    fn rounds(
-        &self,
-        count: u32,
-        what: &str,
-        sides: &mut [(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)],
-    ) -> Result<(), String> {
+    fn rounds(&self, count: u32, what: &str, sides: &mut [Side<'_>]) -> Result<(), String> {
         let places = sides.len();
         for round in 0..=count {
             let mut words = format!("{what} {round:>2}:");
@@ -179,7 +177,7 @@ impl Bench {
         };
         let mut direct = || clone(self.sshd.url(&ground.source()));
         let mut gated = || clone(gate.url());
-        let sides: &mut [(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)] =
+        let sides: &mut [Side<'_>] =
             &mut [("direct", &mut direct, &mut numbers.clone_direct), ("gate", &mut gated, &mut numbers.clone_gate)];
         self.rounds(self.rounds, "clone", sides)
     }
@@ -209,7 +207,7 @@ impl Bench {
             }
             None => Ok(f64::NAN),
         };
-        let mut sides: Vec<(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)> =
+        let mut sides: Vec<Side<'_>> =
             vec![("direct", &mut direct, &mut numbers.push_direct), ("gate", &mut gated, &mut numbers.push_gate)];
         if mirror.is_some() {
             sides.push(("mirror", &mut mirrored, &mut numbers.push_mirror));
@@ -233,7 +231,7 @@ impl Bench {
         };
         let mut direct = || push(&self.sshd.url(&target));
         let mut gated = || push(&gate.url());
-        let sides: &mut [(&str, &mut dyn FnMut() -> Result<f64, String>, &mut Vec<f64>)] =
+        let sides: &mut [Side<'_>] =
             &mut [("direct", &mut direct, &mut numbers.commit_direct), ("gate", &mut gated, &mut numbers.commit_gate)];
         self.rounds(self.rounds * SMALL_TIMES, "commit", sides)
     }
