@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
             },
             Err(reason) => complain(&reason, 2),
         },
-        Ok(Asked::Scan(rest)) => crate::scan::command::main(rest.into_iter()),
+        Ok(Asked::Scan(rest)) => crate::scan::command::main(rest),
         Ok(Asked::Help) => say(HELP),
         Ok(Asked::Version) => say(concat!("git-gate ", env!("CARGO_PKG_VERSION"), "\n")),
     }
