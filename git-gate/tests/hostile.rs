@@ -27,7 +27,7 @@ const ZERO: &str = "0000000000000000000000000000000000000000";
 
 impl Scene {
     fn new(limits: Limits) -> Self {
-        Self::with(limits, |config, secrets| Gate::start(config, secrets))
+        Self::with(limits, Gate::start)
     }
 
     fn with(limits: Limits, start: impl FnOnce(&Config, &[(&str, String)]) -> Gate) -> Self {

@@ -201,8 +201,13 @@ impl Ground {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Where git has its programs.
+    pub fn exec_path(&self) -> Result<PathBuf, String> {
+        self.output(&self.folder, &["--exec-path"]).map(|path| PathBuf::from(path.trim()))
+    }
+
     /// A command in a folder, with git's clean environment.
-    pub fn command(&self, folder: &Path, args: &[&str]) -> Command {
+    fn command(&self, folder: &Path, args: &[&str]) -> Command {
         let mut command = Command::new("git");
         command.args(args);
         self.clean(&mut command);

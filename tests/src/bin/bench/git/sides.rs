@@ -141,10 +141,12 @@ impl Mirror {
         std::fs::create_dir_all(&base).map_err(|e| format!("{}: {e}", base.display()))?;
         let address = free_address()?;
         let (listen, port) = (format!("--listen={}", address.ip()), format!("--port={}", address.port()));
-        let args = ["daemon", "--reuseaddr", "--export-all", "--enable=receive-pack", &listen, &port];
-        let mut command = ground.command(&base, &args);
+        // By its own path: `git daemon` would be its parent, and the daemon would outlive it.
+        let mut command = Command::new(ground.exec_path()?.join("git-daemon"));
+        ground.clean(&mut command);
+        command.args(["--reuseaddr", "--export-all", "--enable=receive-pack", &listen, &port]);
         command.arg(format!("--base-path={}", base.display()));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        apart(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
         let child = command.spawn().map_err(|e| format!("git daemon cannot be run: {e}"))?;
         let daemon = Running(child);
         listens(address)?;
