@@ -7,13 +7,13 @@ use crate::config::{NAME, PATH, PORT};
 use crate::desk::Desk;
 use crate::mcp::Handler;
 use crate::patient::Patient;
-use crate::places::{Place, Places};
+use crate::places::{Busy, Place, Places};
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,11 +21,14 @@ use rmcp::transport::streamable_http_server::session::never::NeverSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
-/// Connections at one time; see [`Places`].
+/// Connections at one time; see [`Places`]. More than calls can hold at one time: 32 wait for a verdict, and the limit on
+/// asks lets no more than 27 wait for the keeper.
 pub const CONNECTIONS_MAX: usize = 64;
 
 /// Bytes of a request's head.
@@ -45,6 +48,8 @@ const STALLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How often a stream on which nothing happens shows that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+const TOO_LARGE: &str = "the request is larger than 256 KiB\n";
 
 type Reply = Response<BoxBody<Bytes, Infallible>>;
 
@@ -71,11 +76,9 @@ pub async fn serve(listener: TcpListener, address: SocketAddr, desk: Arc<Desk>) 
     let places = Places::new(CONNECTIONS_MAX);
     loop {
         match listener.accept().await {
-            // Where every place is busy the connection is closed at once.
             Ok((stream, _)) => {
-                if let Some(place) = places.take() {
-                    tokio::spawn(server.clone().connection(stream, place));
-                }
+                let place = places.take().await;
+                tokio::spawn(server.clone().connection(stream, place));
             }
             // Out of descriptors, or the connection was gone already: the next may do better, but not at once.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -95,7 +98,7 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(Patient::new(stream, STALLED_WITHIN)), service);
+            .serve_connection(TokioIo::new(Patient::new(stream, STALLED_WITHIN, place.stalled())), service);
         tokio::select! {
             // How it ended is the agent's own business.
             _ = served => {}
@@ -111,10 +114,14 @@ impl Server {
             return plain(StatusCode::FORBIDDEN, "call it by its name: http://supervise:9100/mcp\n");
         }
         let (head, body) = request.into_parts();
+        // What is announced as too large is not waited for.
+        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+            return last(plain(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE));
+        }
         let body = match tokio::time::timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES_MAX).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                return last(plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is larger than 256 KiB\n"));
+                return last(plain(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE));
             }
             Ok(Err(_)) => return last(plain(StatusCode::BAD_REQUEST, "the request broke off\n")),
             Err(_) => return last(plain(StatusCode::REQUEST_TIMEOUT, "the request took too long to come\n")),
@@ -123,20 +130,39 @@ impl Server {
             return last(plain(StatusCode::SERVICE_UNAVAILABLE, "too many connections\n"));
         };
         let reply = self.mcp.handle(Request::from_parts(head, Full::new(body))).await;
-        // The place is kept until the last byte of the reply is handed over.
-        reply.map(|body| {
-            let kept = body.map_frame(move |frame| {
-                let _ = &busy;
-                frame
-            });
-            kept.boxed()
-        })
+        reply.map(|body| Kept { body, _busy: busy }.boxed())
     }
 
     fn is_meant(&self, headers: &HeaderMap) -> bool {
         let mut hosts = headers.get_all(HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
         self.hosts.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+    }
+}
+
+/// A reply's body that keeps its connection's place until its last byte is handed over.
+struct Kept {
+    body: BoxBody<Bytes, Infallible>,
+    _busy: Busy,
+}
+
+impl hyper::body::Body for Kept {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
     }
 }
 

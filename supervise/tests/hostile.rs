@@ -1,5 +1,7 @@
 //! What a hostile agent may try with the endpoint. After each attempt the next good call is answered.
+
 #![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod world;
 
@@ -8,13 +10,23 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use supervise::config::{Command, Event};
 use supervise::wire::{Change, Current, Status};
 use world::http::{connect, exchange, finish, head, post, result, rpc, split, still_works, tool};
-use world::{Sidecar, answer};
+use world::{PATIENCE, Sidecar, answer};
 
 fn ask(justification: &str) -> Vec<u8> {
     tool("pipelock-block", json!({ "hosts": ["a.example"], "justification": justification }))
+}
+
+/// Looks again and again, for as long as anything may take.
+fn until(is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "it never came to be so");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -285,8 +297,16 @@ proptest! {
     }
 }
 
+/// As many as this process may have: a shell's usual thousand is too few.
+fn more_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
 #[test]
 fn a_thousand_silent_connections_keep_nobody_out() {
+    more_descriptors();
     let sidecar = Sidecar::start(0);
     let host = sidecar.address.to_string();
     let begun = head(&host, 10);
@@ -308,6 +328,33 @@ fn a_thousand_silent_connections_keep_nobody_out() {
 }
 
 #[test]
+fn who_asks_and_never_reads_keeps_nobody_out() {
+    let sidecar = Sidecar::start(0);
+    let body = rpc("tools/list", json!({}));
+    let head = head(&sidecar.address.to_string(), body.len()).replace("Connection: close\r\n", "");
+    let request = [head.as_bytes(), &body].concat();
+    let before = sidecar.memory();
+    let held: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = connect(sidecar.address);
+            stream.set_nonblocking(true).unwrap();
+            // Until neither side takes any more.
+            for _ in 0..2000 {
+                if stream.write_all(&request).is_err() {
+                    break;
+                }
+            }
+            stream
+        })
+        .collect();
+    still_works(sidecar.address);
+    let after = sidecar.memory();
+    assert!(after < before + (32 << 20), "{before} bytes became {after}");
+    drop(held);
+    still_works(sidecar.address);
+}
+
+#[test]
 fn calls_that_wait_keep_nobody_out_and_more_of_them_do_not_wait() {
     let mut sidecar = Sidecar::start_with(3600, Current::default(), vec![answer("p1", Status::Pending, "wait")]);
     let check = tool("check-proposal", json!({ "id": "p1" }));
@@ -320,6 +367,10 @@ fn calls_that_wait_keep_nobody_out_and_more_of_them_do_not_wait() {
         })
         .collect();
     // As many as may wait do; the others are told at once that it is pending.
+    let is_answered = |stream: &&TcpStream| stream.peek(&mut [0]).is_ok();
+    waiting.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    until(|| waiting.iter().filter(is_answered).count() == 28);
+    waiting.iter().for_each(|stream| stream.set_nonblocking(false).unwrap());
     let told = result(sidecar.address, &check);
     assert_eq!(told["structuredContent"]["status"], json!("pending"), "{told}");
     still_works(sidecar.address);

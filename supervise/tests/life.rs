@@ -1,12 +1,15 @@
 //! The sidecar's life at its keeper's hands.
+
 #![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod world;
 
+use serde_json::json;
 use std::net::TcpStream;
 use supervise::config::{Command, Config, Event};
 use supervise::wire::{Current, Status};
-use world::http::still_works;
+use world::http::{result, still_works, tool};
 use world::{Sidecar, answer};
 
 fn reason(sidecar: &Sidecar) -> String {
@@ -42,6 +45,22 @@ fn it_listens_when_it_is_told_to_and_ends_with_its_input() {
     let address = sidecar.address;
     assert_eq!(sidecar.end(), Some(0));
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_keeper_that_says_nothing_is_not_waited_for_and_may_say_it_later() {
+    let mut sidecar = Sidecar::start(3600);
+    let address = sidecar.address;
+    let ask = tool("git-gate-block", json!({ "fingerprint": "0123456789ab", "justification": "a test's own key" }));
+    let asked = std::thread::spawn(move || result(address, &ask));
+    let call = sidecar.ask().call;
+    let refused = asked.join().unwrap();
+    let words = refused["content"][0]["text"].as_str().unwrap();
+    assert!(refused["isError"] == json!(true) && words.contains("has not answered"), "{refused}");
+    sidecar.say(&Command::Asked { call, answer: answer("p1", Status::Pending, "wait") });
+    sidecar.obeyed();
+    let check = tool("check-proposal", json!({ "id": "p1", "wait_seconds": 0 }));
+    assert_eq!(result(address, &check)["structuredContent"]["status"], json!("pending"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The official SDK of MCP against the real sidecar, in both of the protocol's ways: with a handshake, and without.
+
 #![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod world;
 
@@ -80,10 +82,11 @@ fn tools_and_resources_say_what_they_are_for() {
 
 #[test]
 fn every_tool_reaches_the_keeper_and_waits_for_the_verdict() {
-    let mut sidecar = Sidecar::start(3600);
-    let Some(mut agent) = Agent::new(&sidecar.url()) else { return };
-    let mut id = 0;
     for mode in MODES {
+        // One for each way of the protocol: it takes no more than twenty asks at once.
+        let mut sidecar = Sidecar::start(3600);
+        let Some(mut agent) = Agent::new(&sidecar.url()) else { return };
+        let mut id = 0;
         for (tool, mut arguments, change) in asks() {
             arguments["justification"] = json!("the build needs it");
             for status in [Status::Approved, Status::Modified, Status::Rejected, Status::Failed] {

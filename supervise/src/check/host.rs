@@ -166,7 +166,9 @@ fn outside(name: &str, below: bool) -> Result<(), HostFault> {
     if SIDECARS.contains(&name) {
         return Err(HostFault::Own);
     }
-    if METADATA.iter().any(|metadata| is_at_or_below(name, metadata) || (below && is_below(metadata, name))) {
+    // A bare suffix covers everything, and is refused as what it is.
+    let covers_some = below && name.contains('.');
+    if METADATA.iter().any(|metadata| is_at_or_below(name, metadata) || (covers_some && is_below(metadata, name))) {
         return Err(HostFault::Metadata);
     }
     if let Some(internal) = INTERNAL.iter().find(|internal| is_at_or_below(name, internal)) {
@@ -175,10 +177,11 @@ fn outside(name: &str, below: bool) -> Result<(), HostFault> {
     if let Some(service) = SPELLS_ADDRESS.iter().find(|service| is_at_or_below(name, service)) {
         return Err(HostFault::SpellsAddress(service));
     }
-    if !name.contains('.') {
-        return Err(HostFault::SingleLabel);
+    match name.contains('.') {
+        true => Ok(()),
+        false if below => Err(HostFault::PublicSuffix(name.to_owned())),
+        false => Err(HostFault::SingleLabel),
     }
-    Ok(())
 }
 
 /// A host that is itself a suffix of the ICANN part leads nowhere; one of the private part (`s3.amazonaws.com`) may be a

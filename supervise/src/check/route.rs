@@ -193,7 +193,7 @@ fn pattern(text: &str) -> Result<(), PathFault> {
     // A last slash is part of a pattern, and `/` alone is the route's own path.
     let inner = path.strip_suffix('/').unwrap_or(path);
     if inner.is_empty() {
-        return if path.len() <= 1 { Ok(()) } else { Err(PathFault::EmptySegment) };
+        return if path.is_empty() { Ok(()) } else { Err(PathFault::EmptySegment) };
     }
     inner.split('/').filter(|segment| !["*", "**"].contains(segment)).try_for_each(segment)
 }

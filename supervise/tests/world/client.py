@@ -44,13 +44,18 @@ async def do(url, number, task):
                 say(number, is_error=result.is_error, answer=result.structured_content, text=text)
 
 
+def causes(error):
+    """What went wrong, without the groups that a transport wraps it into."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(causes(one) for one in error.exceptions)
+    return str(error)
+
+
 async def attempt(url, number, task):
     try:
         await do(url, number, task)
-    except BaseExceptionGroup as group:
-        say(number, failed="; ".join(str(error) for error in group.exceptions))
     except Exception as error:
-        say(number, failed=str(error))
+        say(number, failed=causes(error))
 
 
 async def main(url):

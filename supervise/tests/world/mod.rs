@@ -1,6 +1,11 @@
 //! The sidecar as a process, and the keeper's end of its standard input and output.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a helper of tests: what fails here fails the test, what is skipped is said; each test uses a part"
+)]
 
 pub mod http;
 pub mod python;
