@@ -47,7 +47,7 @@ pub enum Hello {
     /// `proposals`, `approve`, `reject`, `allow`, `revoke`.
     Desk {
         /// What is asked of it.
-        request: crate::verdict::Request,
+        request: Box<crate::verdict::Request>,
     },
     /// `stop`: end.
     Stop {

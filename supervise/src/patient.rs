@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,23 +14,25 @@ use tokio::time::{Sleep, sleep};
 pub struct Patient<S> {
     stream: S,
     within: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
+    patience: Option<Pin<Box<Sleep>>>,
+    stalled: Arc<AtomicBool>,
 }
 
 impl<S> Patient<S> {
-    /// Around a stream. A write may be without effect for as long as `within`.
-    pub fn new(stream: S, within: Duration) -> Self {
-        Self { stream, within, stalled: None }
+    /// Around a stream. A write may be without effect for as long as `within`, and `stalled` says meanwhile that one is.
+    pub fn new(stream: S, within: Duration, stalled: Arc<AtomicBool>) -> Self {
+        Self { stream, within, patience: None, stalled }
     }
 
     fn in_time<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.stalled.store(done.is_pending(), Ordering::Relaxed);
         if done.is_ready() {
-            self.stalled = None;
+            self.patience = None;
             return done;
         }
         let within = self.within;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(within)));
-        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(within)));
+        patience.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -81,19 +85,21 @@ mod tests {
     fn who_takes_nothing_is_given_up_and_who_takes_slowly_is_not() {
         run(async {
             let (near, mut far) = duplex(8);
-            let mut near = Patient::new(near, Duration::from_millis(20));
+            let stalled = Arc::<AtomicBool>::default();
+            let mut near = Patient::new(near, Duration::from_millis(20), stalled.clone());
             near.write_all(b"12345678").await.unwrap();
+            assert!(!stalled.load(Ordering::Relaxed));
             let error = near.write_all(b"9").await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(error.kind() == io::ErrorKind::TimedOut && stalled.load(Ordering::Relaxed));
             // One byte at a time is slow, and moves.
             let slow = tokio::spawn(async move {
                 let mut taken = vec![0; 108];
                 far.read_exact(&mut taken).await.unwrap();
                 taken
             });
-            let mut near = Patient::new(near.stream, Duration::from_secs(60));
+            let mut near = Patient::new(near.stream, Duration::from_secs(60), stalled.clone());
             near.write_all(&[b'x'; 100]).await.unwrap();
-            assert_eq!(slow.await.unwrap().len(), 108);
+            assert!(slow.await.unwrap().len() == 108 && !stalled.load(Ordering::Relaxed));
         });
     }
 }

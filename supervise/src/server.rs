@@ -76,11 +76,9 @@ pub async fn serve(listener: TcpListener, address: SocketAddr, desk: Arc<Desk>) 
     let places = Places::new(CONNECTIONS_MAX);
     loop {
         match listener.accept().await {
-            // Where every place is busy the connection is closed at once.
             Ok((stream, _)) => {
-                if let Some(place) = places.take() {
-                    tokio::spawn(server.clone().connection(stream, place));
-                }
+                let place = places.take().await;
+                tokio::spawn(server.clone().connection(stream, place));
             }
             // Out of descriptors, or the connection was gone already: the next may do better, but not at once.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -100,7 +98,7 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(Patient::new(stream, STALLED_WITHIN)), service);
+            .serve_connection(TokioIo::new(Patient::new(stream, STALLED_WITHIN, place.stalled())), service);
         tokio::select! {
             // How it ended is the agent's own business.
             _ = served => {}

@@ -88,7 +88,7 @@ async fn watch(here: &Here, args: &Proposals, dirs: Vec<BottleDir>) -> Result<Ex
     let (sender, mut heard) = mpsc::channel(WAITING_MAX);
     for dir in &dirs {
         let (reader, mut writer) = here.keeper(dir).await?;
-        say(&mut writer, &Hello::Desk { request: Request::List { watch: true } }).await?;
+        say(&mut writer, &Hello::Desk { request: Box::new(Request::List { watch: true }) }).await?;
         let sender = sender.clone();
         tokio::spawn(async move {
             hear(reader, sender).await;

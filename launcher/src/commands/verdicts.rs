@@ -108,7 +108,7 @@ fn changed_meanwhile() -> Failure {
 /// Asks a bottle's keeper.
 pub async fn ask(here: &Here, dir: &BottleDir, request: Request) -> Result<Reply, Failure> {
     let (reader, mut writer) = here.keeper(dir).await?;
-    say(&mut writer, &Hello::Desk { request }).await?;
+    say(&mut writer, &Hello::Desk { request: Box::new(request) }).await?;
     let reply = answer(reader).await;
     // Held until the answer: a client that hangs up is answered no more.
     drop(writer);

@@ -61,7 +61,7 @@ async fn client<E: Engine>(mut reader: Reader, mut writer: Writer, shared: Arc<S
         Hello::Status => {
             let _ = writer.say(&shared.status()).await;
         }
-        Hello::Desk { request } => at_the_desk(reader, writer, &shared, request, by).await,
+        Hello::Desk { request } => at_the_desk(reader, writer, &shared, *request, by).await,
         Hello::Stop { now } => {
             shared.stopper.raise(if now { Level::Now } else { Level::Graceful });
             watch(reader, writer, &shared, false, Parting::LetsGo).await;

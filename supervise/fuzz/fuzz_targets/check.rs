@@ -20,7 +20,8 @@ fuzz_target!(|input: (&str, &str, &str)| {
         assert!(name.contains('.') && name.len() <= 253 && !name.contains('*'), "{host}");
         assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b)), "{host}");
         let last = name.rsplit('.').next().expect("a part");
-        assert!(!last.bytes().all(|b| b.is_ascii_digit()) && !last.starts_with("0x"), "{host} is an address");
+        let is_hex = last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert!(!is_hex && !last.bytes().all(|b| b.is_ascii_digit()), "{host} is an address");
     }
     let hosts = Change::Hosts { hosts: vec![a.into(), b.into(), c.into()] };
     if let Ok(checked) = check::change(hosts, &known) {

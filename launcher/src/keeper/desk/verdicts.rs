@@ -26,6 +26,13 @@ pub(super) enum Step {
     Close(HostPattern),
 }
 
+/// The part of the bottle that a change is about, as it is and as it will be, and what follows.
+struct Shown {
+    before: Vec<String>,
+    after: Vec<String>,
+    facts: Vec<String>,
+}
+
 impl<E: Engine> Desk<E> {
     /// What a person is shown before they decide.
     pub(super) fn review(&self, subject: &Subject, terms: &Terms) -> Result<(Review, Step), Reply> {
@@ -66,7 +73,7 @@ impl<E: Engine> Desk<E> {
         };
         let checked = check::change(change, &self.known()).map_err(|why| refused(why.to_string(), None))?;
         term(terms).map_err(|why| refused(why, None))?;
-        let (before, after, facts) = self.shown(checked.change(), terms)?;
+        let Shown { before, after, facts } = self.shown(checked.change(), terms)?;
         let review = Review {
             bottle: self.dir.id().to_owned(),
             proposal: proposal.cloned(),
@@ -87,7 +94,7 @@ impl<E: Engine> Desk<E> {
     }
 
     /// The part of the bottle that a change is about, as it is and as it will be, and what follows.
-    fn shown(&self, change: &Change, terms: &Terms) -> Result<(Vec<String>, Vec<String>, Vec<String>), Reply> {
+    fn shown(&self, change: &Change, terms: &Terms) -> Result<Shown, Reply> {
         let mut facts = Vec::new();
         let (before, after) = match change {
             Change::Hosts { hosts } => {
@@ -154,7 +161,7 @@ impl<E: Engine> Desk<E> {
         if terms.once {
             facts.push("it ends with one use".to_owned());
         }
-        Ok((before, after, facts))
+        Ok(Shown { before, after, facts })
     }
 
     fn review_back(&self, what: &str) -> Result<(Review, Step), Reply> {
