@@ -37,7 +37,8 @@ fn help_of_everything() {
       reject       Say no to what an agent asks for
       allow        Let a running bottle's agent reach a host that it did not ask for
       revoke       Take back what was approved or allowed, or a host of the manifest
-      audit        Show what a bottle's agent asked for and got, and what was refused
+      audit        Show what a bottle's agent asked for and got, and what was
+                   refused
       cleanup      Take back what launchers that died have left on the engine
       list         List the agents and bottles that there are manifests of
       check        Look for mistakes in the manifests: of an agent and its bottle,
