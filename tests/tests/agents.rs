@@ -1,7 +1,7 @@
 //! Real coding agents in a bottle, against a model of the small world that does what its prompt says. Their programs are
 //! large downloads, so this runs where `BOTTLE_TEST_AGENTS=1` asks for it, and says aloud where it does not.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test's helpers are tests too; what is skipped is said")]
 
 use bottle_tests::harness::{Output, Site, Unmade, World};
 use bottle_tests::world::Evidence;
