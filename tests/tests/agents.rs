@@ -3,27 +3,30 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test's helpers are tests too; what is skipped is said")]
 
-use bottle_tests::harness::{Output, Site, Unmade, World};
+use bottle_tests::harness::{Output, Site, Unmade, World, finish, wait_until};
 use bottle_tests::world::Evidence;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-/// Where a program comes from: PyPI's package, and the end of its path in the wheel.
+/// Where an agent's programs come from: PyPI's package, and the ends of their paths in the wheel. The first is the agent.
 struct Agent {
     name: &'static str,
     package: &'static str,
-    inside: &'static str,
+    inside: &'static [&'static str],
 }
 
-const CLAUDE: Agent = Agent { name: "claude", package: "claude-agent-sdk", inside: "/_bundled/claude" };
-const CODEX: Agent = Agent { name: "codex", package: "openai-codex-cli-bin", inside: "/bin/codex" };
+const CLAUDE: Agent = Agent { name: "claude", package: "claude-agent-sdk", inside: &["/_bundled/claude"] };
+const CODEX: Agent =
+    Agent { name: "codex", package: "openai-codex-cli-bin", inside: &["/bin/codex", "/bin/codex-code-mode-host"] };
 
-/// What takes a wheel apart: the program is the one member whose path ends so.
+/// What takes a wheel apart: each program is the one member whose path ends so.
 const UNPACK: &str = "import sys, glob, zipfile, shutil, os
 wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + '/*.whl')[0])
-name, = [n for n in wheel.namelist() if n.endswith(sys.argv[2])]
-with wheel.open(name) as source, open(sys.argv[3], 'wb') as target: shutil.copyfileobj(source, target)
-os.chmod(sys.argv[3], 0o755)";
+for end in sys.argv[3:]:
+    name, = [n for n in wheel.namelist() if n.endswith(end)]
+    to = os.path.join(sys.argv[2], os.path.basename(name))
+    with wheel.open(name) as source, open(to, 'wb') as target: shutil.copyfileobj(source, target)
+    os.chmod(to, 0o755)";
 
 #[track_caller]
 fn done(command: &mut Command) {
@@ -31,19 +34,20 @@ fn done(command: &mut Command) {
     output.ok();
 }
 
-/// The program, downloaded once.
-fn program(agent: &Agent) -> PathBuf {
+/// The folder of the programs, downloaded once.
+fn programs(agent: &Agent) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("agents").join(agent.name);
-    let program = folder.join(agent.name);
-    if !program.exists() {
-        std::fs::create_dir_all(&folder).unwrap();
+    let programs = folder.join("programs");
+    if !programs.exists() {
+        let making = tempfile::tempdir_in(std::fs::create_dir_all(&folder).map(|()| &folder).unwrap()).unwrap();
         let download = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest"];
-        done(Command::new("python3").args(download).arg(&folder).arg(agent.package));
-        let partial = folder.join("partial");
-        done(Command::new("python3").args(["-c", UNPACK]).arg(&folder).arg(agent.inside).arg(&partial));
-        std::fs::rename(partial, &program).unwrap();
+        done(Command::new("python3").args(download).arg(making.path()).arg(agent.package));
+        let partial = making.path().join("programs");
+        std::fs::create_dir(&partial).unwrap();
+        done(Command::new("python3").args(["-c", UNPACK]).arg(making.path()).arg(&partial).args(agent.inside));
+        std::fs::rename(partial, &programs).unwrap();
     }
-    program
+    programs
 }
 
 /// A bottle with the agent's program in the image of real clients, and a workspace that is a repository.
@@ -55,14 +59,15 @@ struct Scene<'s> {
 
 impl<'s> Scene<'s> {
     fn new(site: &'s Site, agent: &Agent, role: &str, path: &str) -> Self {
-        let (program, clients) = (program(agent), site.clients());
+        let (programs, clients) = (programs(agent), site.clients());
         let context = site.path("context");
-        std::fs::create_dir_all(&context).unwrap();
-        std::fs::hard_link(&program, context.join("program"))
-            .or_else(|_| std::fs::copy(&program, context.join("program")).map(|_| ()))
+        std::fs::create_dir_all(context.join("programs")).unwrap();
+        for entry in std::fs::read_dir(programs).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), context.join("programs").join(entry.file_name())).unwrap();
+        }
+        std::fs::write(context.join("Dockerfile"), format!("FROM {clients}\nCOPY programs/ /usr/local/bin/\n"))
             .unwrap();
-        let text = format!("FROM {clients}\nCOPY program /usr/local/bin/{}\n", agent.name);
-        std::fs::write(context.join("Dockerfile"), text).unwrap();
         let folder = context.display().to_string();
         let build = |tag: &str| ["build", "-q", "-t", tag, &folder].map(str::to_owned).to_vec();
         let image = Unmade::image(site, agent.name, build);
@@ -75,7 +80,7 @@ impl<'s> Scene<'s> {
         site.bottle(
             "dev",
             &format!(
-                "agent: {{provider: {}, image: {}}}\negress:\n{}\ngit: {{user: {{name: Ada, email: ada@example.org}}}}\n\
+                "agent: {{provider: {}, image: {}}}\negress:\n{}\ngit: {{user: {{name: Ada, email: ada@example.org}}}}\nsupervise: true\n\
                  cred_proxy:\n  routes:\n    - {{path: {path}, upstream: 'https://api.world.example', auth_scheme: Bearer, \
                  token_ref: {{file: {}}}, role: {role}}}\n",
                 agent.name,
@@ -98,9 +103,10 @@ impl<'s> Scene<'s> {
     }
 
     /// Runs the agent without a terminal.
-    fn ask(&self, agent: &Agent, prompt: &str) -> Output {
+    fn ask(&self, agent: &Agent, prompt: &str, command: &[&str]) -> Output {
         let name = format!("real-{}", agent.name);
-        self.site.launcher(&["run", &name, "--headless", "--prompt", prompt])
+        let arguments = [&["run", &name, "--headless", "--prompt", prompt][..], command].concat();
+        self.site.launcher(&arguments)
     }
 
     /// The work is committed by who the manifest says, comes back, and the model was reached with the credential alone.
@@ -149,8 +155,43 @@ fn claude_code_works_in_a_bottle_and_never_holds_the_key() {
     let scene = Scene::new(&site, &CLAUDE, "anthropic-base-url", "/anthropic/");
     let command = format!("{WORK}; cat ~/.claude/CLAUDE.md");
     let call = serde_json::json!({"command": command, "description": "work"});
-    let output = scene.ask(&CLAUDE, &format!("Do this:\nCALL Bash {call}\n"));
+    let output = scene.ask(&CLAUDE, &format!("Do this:\nCALL Bash {call}\n"), &[]);
     scene.judge(&CLAUDE, &output);
+}
+
+/// It asks through the MCP server that its provider registered, waits, and works on with what a person allowed.
+#[test]
+fn claude_code_asks_for_a_host_and_uses_it_when_it_was_approved() {
+    if !wanted() {
+        return;
+    }
+    let Some(site) = Site::new() else { return };
+    let scene = Scene::new(&site, &CLAUDE, "anthropic-base-url", "/anthropic/");
+    let ask = serde_json::json!({"hosts": ["wire.world.example"], "justification": "the build downloads from it"});
+    let fetch = "curl -sS -o /dev/null -w '%{http_code}' https://wire.world.example/public/x";
+    let fetch = serde_json::json!({"command": fetch, "description": "download"});
+    let mut command = site.command();
+    let search = r#"{"query": "select:mcp__supervise__pipelock-block", "max_results": 1}"#;
+    let prompt = format!(
+        "Do this:\nCALL Bash {fetch}\nCALL ToolSearch {search}\nCALL mcp__supervise__pipelock-block {ask}\nCALL Bash {fetch}\n"
+    );
+    command.args(["run", "real-claude", "--headless", "--prompt", &prompt]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the agent asks", || {
+        let listed = site.launcher(&["proposals", "real-claude", "--output", "json"]);
+        listed.stdout.contains("wire.world.example").then_some(())
+    });
+    let fetched = || {
+        let seen = scene.world.seen("api");
+        seen.iter().any(|seen| matches!(seen, Evidence::Request { path, .. } if path == "/public/x"))
+    };
+    assert!(!fetched(), "it was closed before");
+    site.launcher(&["approve", "real-claude", "p1", "--yes"]).ok();
+    let output = finish(child);
+    assert_eq!(output.status, 0, "{output:#?}");
+    assert!(output.stdout.contains("DONE: "), "{output:#?}");
+    assert!(fetched(), "{output:#?}");
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -162,6 +203,10 @@ fn codex_works_in_a_bottle_and_never_holds_the_key() {
     let scene = Scene::new(&site, &CODEX, "openai-base-url", "/openai/");
     let command = format!("{WORK}; cat ~/.codex/AGENTS.md");
     let call = serde_json::json!({"cmd": command});
-    let output = scene.ask(&CODEX, &format!("Do this:\nCALL exec_command {call}\n"));
+    let output = scene.ask(
+        &CODEX,
+        &format!("Do this:\nCALL exec_command {call}\n"),
+        &["--", "codex", "exec", "--model", "gpt-5.1-codex", "--skip-git-repo-check", "-"],
+    );
     scene.judge(&CODEX, &output);
 }

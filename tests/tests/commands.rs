@@ -102,7 +102,7 @@ fn a_manifest_is_edited_and_looked_at_afterwards() {
     site.bottle("dev", &format!("agent: {{image: '{}'}}\n", site.hostile()));
     let editor = |text: &str| {
         let path = site.path("editor");
-        std::fs::write(&path, format!("#!/bin/sh\nprintf '{text}' > \"$2\"\n")).unwrap();
+        std::fs::write(&path, format!("#!/bin/sh\nprintf '%b' '{text}' > \"$2\"\n")).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let mut command = site.command();
         command.args(["edit", "dev", "--bottle"]).env("EDITOR", format!("{} -x", path.display())).env_remove("VISUAL");

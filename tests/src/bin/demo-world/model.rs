@@ -95,7 +95,8 @@ pub fn responses(body: &[u8]) -> Option<Reply> {
 fn next(asked: &str, results: &[String], tools: &[String]) -> Turn {
     let calls = asked.lines().filter_map(|line| line.trim().strip_prefix("CALL ")?.split_once(' '));
     let call = calls.into_iter().nth(results.len());
-    let known = call.filter(|(tool, _)| tools.iter().any(|name| name == tool));
+    // Those of MCP servers may be known to the agent and not be listed until they are searched for.
+    let known = call.filter(|(tool, _)| tool.starts_with("mcp__") || tools.iter().any(|name| name == tool));
     match known.and_then(|(tool, input)| Some((tool, serde_json::from_str(input).ok()?))) {
         Some((tool, input)) => Turn::Call { tool: tool.to_owned(), input },
         None => Turn::Say(match results.last() {
@@ -125,7 +126,8 @@ fn text(part: &Value) -> String {
 
 fn names(tools: &Value) -> Vec<String> {
     let tools = tools.as_array().into_iter().flatten();
-    tools.filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect()
+    let name = |tool: &Value| tool["name"].as_str().or_else(|| tool["type"].as_str()).map(str::to_owned);
+    tools.filter_map(name).collect()
 }
 
 fn events(events: &[(&str, Value)]) -> Reply {
