@@ -39,6 +39,10 @@ impl Journal {
     /// Opens a file, or makes it, and gives the records in it. A last line without an end is cut off.
     pub fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>), JournalError> {
         let mut file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)?;
+        // Read in part, its last whole line would be taken for its end, and the rest be cut off.
+        if file.metadata()?.len() > FILE_BYTES_MAX {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
+        }
         let mut bytes = Vec::new();
         (&mut file).take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
         let whole = whole_lines(&bytes);
@@ -108,6 +112,18 @@ fn parse<T: DeserializeOwned>(whole: &[u8]) -> Result<Vec<T>, JournalError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "1\n2").unwrap();
+        assert!(Journal::open::<u64>(&path).is_ok(), "its neighbour loses half a line and is read");
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(FILE_BYTES_MAX + 1).unwrap();
+        assert!(matches!(Journal::open::<u64>(&path), Err(JournalError::Io(_))));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), FILE_BYTES_MAX + 1);
+    }
 
     #[test]
     fn a_file_that_is_cut_anywhere_loses_the_last_record_at_most_and_goes_on() {

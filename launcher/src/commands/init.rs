@@ -29,14 +29,15 @@ pub fn init(here: &Here, args: &Init) -> Result<Exit, Failure> {
         }
     }
     let provider = load::provider(&places, &args.provider)?;
-    write(&bottle, &bottle_text(&provider, args.image.as_deref()))?;
-    write(&agent, &agent_text(name.as_str()))?;
-    if let Err(errors) = load::load(&places, name.as_str(), None) {
-        // A file that is wrong is no beginning: it goes as it came.
+    let made = write(&bottle, &bottle_text(&provider, args.image.as_deref()))
+        .and_then(|()| write(&agent, &agent_text(name.as_str())))
+        .and_then(|()| load::load(&places, name.as_str(), None).map_err(Failure::from));
+    if let Err(failure) = made {
+        // Half a pair, or one that is wrong, is no beginning: both go as they came. Neither was there before.
         for file in [&bottle, &agent] {
             let _ = std::fs::remove_file(file);
         }
-        return Err(errors.into());
+        return Err(failure);
     }
     here.ui.line(&format!("wrote {}\n      {}", bottle.display(), agent.display()));
     here.ui.line(&next(&places, &provider, name.as_str()));
