@@ -30,6 +30,7 @@ mod reader;
 mod report;
 mod role;
 mod route;
+pub mod skill;
 mod source;
 mod subagent;
 mod suggest;
@@ -46,6 +47,7 @@ mod tests;
 
 pub use error::{LoadError, LoadErrors};
 pub use places::Places;
+pub use skill::Skill;
 pub use user_config::UserConfig;
 
 /// Seconds as a person writes them: a whole number and `s`, `m`, `h` or `d`. `Err`: what is wrong and what to write.
@@ -80,6 +82,9 @@ pub struct Bottle {
     pub runtime: Runtime,
     /// What of the current directory comes along.
     pub workspace: WorkspaceMode,
+    /// The skills that every agent in it finds.
+    #[serde(default)]
+    pub skills: Vec<Skill>,
 }
 
 /// Where the agent's container comes from.
@@ -349,6 +354,6 @@ pub struct Agent {
     pub description: String,
     /// The system prompt: the body of the file.
     pub prompt: String,
-    /// Names of skills that come along.
-    pub skills: Vec<String>,
+    /// The skills that it brings along, besides those of its bottle.
+    pub skills: Vec<Skill>,
 }

@@ -17,6 +17,9 @@ pub struct Provider {
     pub headless: Vec<String>,
     /// Where below its home it reads instructions that hold for every session: the agent manifest's body goes there.
     pub prompt: Option<String>,
+    /// Where below its home it looks for skills, each a folder of its own there.
+    #[serde(default)]
+    pub skills: Option<String>,
     /// Variables of its program. Those of a bottle's manifest win.
     pub env: BTreeMap<String, String>,
     /// Files below its home.

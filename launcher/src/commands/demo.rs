@@ -309,6 +309,7 @@ fn bottle(world: &World, minted: &Minted, image: &str) -> Result<Bottle, Failure
         limits: manifest::Limits { memory_bytes: 1 << 30, time_s: Some(300), ..manifest::Limits::default() },
         runtime: manifest::Runtime::Auto,
         workspace: manifest::WorkspaceMode::None,
+        skills: Vec::new(),
     })
 }
 

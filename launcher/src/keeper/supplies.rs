@@ -91,6 +91,7 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Made, F
         prompt: charge.order.agent.prompt.clone(),
         about: about(plan),
         home: home::files(&charge.order.bottle, &charge.order.agent).map_err(|e| Failure::launch(e, None))?,
+        skills: home::skills(&charge.order.bottle, &charge.order.agent),
     };
     let supplies = Supplies { feeds, brought, baseline: dir.baseline() };
     Ok(Made { supplies, table: told, trust: Arc::new(trust) })

@@ -1,11 +1,11 @@
 //! An agent's file: the header of a Claude Code subagent plus `bottle` and `skills`; the body is the system prompt.
 
-use super::Agent;
-use super::bottle::skills;
 use super::name::Name;
+use super::places::Places;
 use super::reader::{Table, text, text_or_texts};
 use super::report::{Report, Span};
 use super::tree::{Entry, Node};
+use super::{Agent, skill};
 
 /// Whose file it is. A repository's may have been written by an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub(super) fn read(
     (node, body): (&Node, &str),
     top: Span,
     origin: Origin,
+    places: &Places,
     report: &mut Report,
 ) -> Option<Agent> {
     let mut table = Table::open(node, "the agent", top, report)?;
@@ -43,7 +44,7 @@ pub(super) fn read(
         text_or_texts(&entry.value, "`tools`", report);
     }
     let bottle = table.take("bottle").and_then(|entry| bottle(entry, origin, report));
-    let skills = skills(table.take("skills"), report);
+    let skills = skill::read(table.take("skills"), places, report);
     table.finish(report);
     Some(Agent {
         name: name.to_string(),

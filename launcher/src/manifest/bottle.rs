@@ -3,12 +3,12 @@
 
 use super::name::Name;
 use super::places::Places;
-use super::reader::{Table, text, texts, truth};
+use super::reader::{Table, text, truth};
 use super::report::{Report, Span};
 use super::suggest::one_of;
 use super::tree::{Entry, Node};
 use super::user_config::UserConfig;
-use super::{Bottle, Runtime, WorkspaceMode, egress, env, git, limits, route, source};
+use super::{Bottle, Runtime, WorkspaceMode, egress, env, git, limits, route, skill, source};
 
 /// Reads the merged header of a bottle. `top` is the first line of its file, where missing keys are reported. `None`
 /// only after an error.
@@ -33,7 +33,7 @@ pub(super) fn read(
     let supervise = table.take("supervise").and_then(|entry| truth(&entry.value, "`supervise`", report));
     let runtime = table.take("runtime").and_then(|entry| runtime(entry, report));
     let workspace = table.take("workspace").and_then(|entry| workspace(entry, report));
-    skills(table.take("skills"), report);
+    let skills = skill::read(table.take("skills"), places, report);
     table.finish(report);
     Some(Bottle {
         name: name.to_string(),
@@ -48,6 +48,7 @@ pub(super) fn read(
         limits,
         runtime: runtime.or(user.runtime).unwrap_or_default(),
         workspace: workspace.unwrap_or_default(),
+        skills,
     })
 }
 
@@ -70,20 +71,4 @@ pub(super) fn choice<T: Copy>(entry: &Entry, words: &[(&'static str, T)], report
         report.error_with(text.at, message, one_of(&text.text, &known));
     }
     found
-}
-
-/// Names of skills, checked and told to be without effect.
-pub(super) fn skills(entry: Option<&Entry>, report: &mut Report) -> Vec<String> {
-    let Some(entry) = entry else { return Vec::new() };
-    let mut skills = Vec::new();
-    for skill in texts(&entry.value, "`skills`", report) {
-        match Name::parse(&skill.text) {
-            Ok(name) => skills.push(name.to_string()),
-            Err(error) => report.error(skill.at, error.to_string()),
-        }
-    }
-    if !skills.is_empty() {
-        report.warn(entry.at, "skills are not part of this version yet: they do not come along");
-    }
-    skills
 }

@@ -50,7 +50,7 @@ pub fn list(places: &Places) -> Listing {
     let mut agents: Vec<Listed> = Vec::new();
     for (name, file, origin) in agent_files(places) {
         let hidden = agents.iter().any(|listed| listed.name == name.as_str());
-        agents.push(listed_agent(&name, file, origin, hidden));
+        agents.push(listed_agent(&name, file, origin, hidden, places));
     }
     let bottles = names(&places.bottles()).into_iter().map(|(name, file)| listed_bottle(&name, file, &user, places));
     Listing { agents, bottles: bottles.collect(), warnings: ignored_bottles(places).into_iter().collect() }
@@ -68,7 +68,7 @@ pub fn check(places: &Places) -> Result<Vec<String>, LoadErrors> {
     for (name, file, origin) in agent_files(places) {
         let Some(manifest) = frontmatter::read(&file, "the agent", subagent::parse, &mut report) else { continue };
         let header = (&manifest.node, manifest.body.as_str());
-        let agent = agent::read(&name, header, manifest.top, origin, &mut report);
+        let agent = agent::read(&name, header, manifest.top, origin, places, &mut report);
         if let Some(bottle) = agent.and_then(|agent| agent.bottle).filter(|name| !known.contains(name)) {
             let message = format!("there is no bottle `{bottle}`, which the agent names");
             report.error_of(Some(&file), message, no_such(&bottle, &known));
@@ -146,10 +146,10 @@ fn names(folder: &Path) -> Vec<(Name, PathBuf)> {
     names
 }
 
-fn listed_agent(name: &Name, file: PathBuf, origin: Origin, hidden: bool) -> Listed {
+fn listed_agent(name: &Name, file: PathBuf, origin: Origin, hidden: bool, places: &Places) -> Listed {
     let mut report = Report::default();
     let agent = frontmatter::read(&file, "the agent", subagent::parse, &mut report).and_then(|manifest| {
-        agent::read(name, (&manifest.node, manifest.body.as_str()), manifest.top, origin, &mut report)
+        agent::read(name, (&manifest.node, manifest.body.as_str()), manifest.top, origin, places, &mut report)
     });
     let description = agent.map(|agent| agent.description).unwrap_or_default();
     let problem = first_problem(report);

@@ -38,6 +38,16 @@ pub fn load(places: &Places, agent: &str, bottle: Option<&str>) -> Result<Loaded
     if let Some(warning) = ignored_bottles(places) {
         report.warn_of(warning);
     }
+    if let (Some(agent), Some(bottle)) = (&agent, &bottle)
+        && let provider = &bottle.agent.provider
+        && provider.skills.is_none()
+        && let Some(skill) = agent.skills.iter().chain(&bottle.skills).next()
+    {
+        report.warn_of(format!(
+            "the skill `{}` does not come along: the provider `{}` does not say where it looks for skills",
+            skill.name, provider.name
+        ));
+    }
     let warnings = report.finish()?;
     match (agent, bottle) {
         (Some(agent), Some(bottle)) => Ok(Loaded { agent, bottle, user, warnings }),
@@ -144,14 +154,14 @@ fn read_agent(text: &str, places: &Places, report: &mut Report) -> Option<Agent>
     let own = places.agents().join(format!("{name}.md"));
     // Anything of that name in the user's folder counts, also what cannot be read: it must not fall to another's file.
     if own.symlink_metadata().is_ok() {
-        return agent_in(&own, &own, &name, Origin::User, report);
+        return agent_in(&own, &own, &name, (Origin::User, places), report);
     }
     let theirs = places.repository_agents().map(|folder| folder.join(format!("{name}.md")));
     if let (Some(top), Some(file)) = (&places.repository, &theirs)
         && file.symlink_metadata().is_ok()
     {
         return match inside(top, file) {
-            Ok(real) => agent_in(file, &real, &name, Origin::Repository, report),
+            Ok(real) => agent_in(file, &real, &name, (Origin::Repository, places), report),
             Err(error) => {
                 report.error_of(Some(file), format!("cannot use the agent: {error}"), None);
                 None
@@ -162,7 +172,13 @@ fn read_agent(text: &str, places: &Places, report: &mut Report) -> Option<Agent>
     None
 }
 
-fn agent_in(file: &Path, real: &Path, name: &Name, origin: Origin, report: &mut Report) -> Option<Agent> {
+fn agent_in(
+    file: &Path,
+    real: &Path,
+    name: &Name,
+    (origin, places): (Origin, &Places),
+    report: &mut Report,
+) -> Option<Agent> {
     let text = match read_text(real) {
         Ok(text) => text,
         Err(error) => {
@@ -171,7 +187,7 @@ fn agent_in(file: &Path, real: &Path, name: &Name, origin: Origin, report: &mut 
         }
     };
     let manifest = frontmatter::parse(file, text, subagent::parse, report)?;
-    agent::read(name, (&manifest.node, manifest.body.as_str()), manifest.top, origin, report)
+    agent::read(name, (&manifest.node, manifest.body.as_str()), manifest.top, origin, places, report)
 }
 
 fn no_agent(name: &str, looked: &[Option<PathBuf>], places: &Places, report: &mut Report) {

@@ -1,5 +1,6 @@
 //! Where manifests are looked for. The user's configuration directory is trusted; a repository is not.
 
+use super::name::Name;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,16 @@ impl Places {
     /// Where the user's providers are.
     pub(super) fn providers(&self) -> PathBuf {
         self.config.join("providers")
+    }
+
+    /// Where a skill may be, the first one wins: the user's own for bottles, and those of Claude Code.
+    pub(super) fn skills(&self, name: &Name) -> Vec<PathBuf> {
+        let claude = self.home.as_ref().map(|home| home.join(".claude"));
+        [Some(self.config.clone()), claude]
+            .into_iter()
+            .flatten()
+            .map(|at| at.join("skills").join(name.as_str()))
+            .collect()
     }
 
     /// Where the repository's agents are.

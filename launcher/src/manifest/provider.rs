@@ -59,10 +59,20 @@ fn read(name: &str, source: usize, report: &mut Report) -> Option<Provider> {
     let command = words(table.take("command"), report);
     let headless = words(table.take("headless"), report);
     let prompt = table.take("prompt").and_then(|entry| path_below_home(entry, report));
+    let skills = table.take("skills").and_then(|entry| path_below_home(entry, report));
     let env = table.take("env").map(|entry| variables(entry, report)).unwrap_or_default();
     let files = table.take("file").map(|entry| files(entry, report)).unwrap_or_default();
     table.finish(report);
-    Some(Provider { name: name.to_owned(), source: image.or(dockerfile), command, headless, prompt, env, files })
+    Some(Provider {
+        name: name.to_owned(),
+        source: image.or(dockerfile),
+        command,
+        headless,
+        prompt,
+        skills,
+        env,
+        files,
+    })
 }
 
 fn image(entry: &Entry, report: &mut Report) -> Option<Source> {

@@ -1,8 +1,9 @@
 //! The files below the agent's home: what routes and remotes say (see [`roles`]), what its provider adds, and the prompt
-//! where that kind of agent reads it. Files of one path become one. Pure.
+//! where that kind of agent reads it; and its skills. Files of one path become one. Pure.
 
 use super::agent::WORKSPACE;
 use super::roles::{self, HomeFile};
+use crate::manifest::skill::{Skill, SkillFile};
 use crate::manifest::{Agent, Bottle};
 use crate::provider::{File, Merge, When, merged};
 
@@ -18,6 +19,24 @@ pub fn files(bottle: &Bottle, agent: &Agent) -> Result<Vec<HomeFile>, String> {
         add(&mut files, path, &agent.prompt, Merge::Text)?;
     }
     Ok(files)
+}
+
+/// The files of all skills, where that kind of agent looks for them; none where it does not look.
+pub fn skills(bottle: &Bottle, agent: &Agent) -> Vec<SkillFile> {
+    let Some(folder) = &bottle.agent.provider.skills else { return Vec::new() };
+    let mut files = Vec::new();
+    for Skill { name, files: own, .. } in names(bottle, agent) {
+        files.extend(
+            own.iter().map(|file| SkillFile { path: format!("{folder}/{name}/{}", file.path), ..file.clone() }),
+        );
+    }
+    files
+}
+
+/// The agent's skills and those of its bottle, each once: the agent's own goes first.
+pub fn names<'m>(bottle: &'m Bottle, agent: &'m Agent) -> Vec<&'m Skill> {
+    let of_bottle = bottle.skills.iter().filter(|skill| agent.skills.iter().all(|own| own.name != skill.name));
+    agent.skills.iter().chain(of_bottle).collect()
 }
 
 fn add(files: &mut Vec<HomeFile>, path: &str, text: &str, merge: Merge) -> Result<(), String> {
@@ -87,6 +106,32 @@ mod tests {
         assert_eq!(config["mcp_servers"]["supervise"]["url"].as_str(), Some("http://supervise:9100/mcp"));
         assert_eq!(config["projects"][WORKSPACE]["trust_level"].as_str(), Some("trusted"));
         assert!(files.iter().all(|file| file.path != ".codex/AGENTS.md"), "no prompt, no file: {files:?}");
+    }
+
+    #[test]
+    fn skills_lie_where_the_agent_looks_for_them_each_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+            std::fs::write(dir.path().join(name), text).unwrap();
+        };
+        write("skills/review/SKILL.md", "mine");
+        write("home/.claude/skills/review/SKILL.md", "another");
+        write("home/.claude/skills/plan/SKILL.md", "of Claude Code");
+        write("agents/coder.md", "---\nbottle: dev\nskills: [review]\n---\n");
+        let places = Places { config: dir.path().to_owned(), repository: None, home: Some(dir.path().join("home")) };
+        let found = |provider: &str| {
+            write("bottles/dev.md", &format!("---\nagent: {{{provider}}}\nskills: [plan, review]\n---\n"));
+            let loaded = load(&places, "coder", None).unwrap_or_else(|errors| panic!("{errors}"));
+            let files = skills(&loaded.bottle, &loaded.agent);
+            files.into_iter().map(|f| (f.path, String::from_utf8(f.content).unwrap())).collect::<Vec<_>>()
+        };
+        for (provider, folder) in [("claude", ".claude/skills"), ("codex", ".codex/skills")] {
+            let expected = [("review", "mine"), ("plan", "of Claude Code")]
+                .map(|(name, text)| (format!("{folder}/{name}/SKILL.md"), text.to_owned()));
+            assert_eq!(found(&format!("provider: {provider}")), expected);
+        }
+        assert!(found("image: 'debian:bookworm-slim'").is_empty());
     }
 
     #[test]

@@ -181,6 +181,9 @@ fn reach_lines(reach: &Reach) -> String {
     if let Some(committer) = &reach.committer {
         line("commits as", committer.clone());
     }
+    for (name, folder) in &reach.skills {
+        line("skill", format!("{name}, from {folder}"));
+    }
     for (name, source) in &reach.env {
         line("holds", format!("{name} ({source})"));
     }

@@ -4,6 +4,7 @@
 use super::AgentUser;
 use super::agent::{ADDED_UID, OWN_DIR, WORKSPACE};
 use super::roles::HomeFile;
+use crate::manifest::skill::SkillFile;
 use bottle_images::init;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,6 +93,8 @@ pub struct Brought {
     pub about: String,
     /// Files below its home.
     pub home: Vec<HomeFile>,
+    /// Files of skills, their paths relative to the home.
+    pub skills: Vec<SkillFile>,
 }
 
 /// The agent's user in numbers.
@@ -212,16 +215,21 @@ pub fn archive(
         tar.file("/etc/group", 0o644, root, format!("{group}agent:x:1000:\n").as_bytes())?;
         tar.directory("/home/agent", 0o755, own)?;
     }
+    let configured = brought.home.iter().map(|HomeFile { path, text }| (path, 0o644, text.as_bytes()));
+    let skilled = brought
+        .skills
+        .iter()
+        .map(|file| (&file.path, if file.executable { 0o755 } else { 0o644 }, file.content.as_slice()));
+    let home = identity.home.trim_end_matches('/');
     let mut made = BTreeSet::new();
-    for HomeFile { path, text } in &brought.home {
-        let home = identity.home.trim_end_matches('/');
+    for (path, mode, content) in configured.chain(skilled) {
         for (at, _) in path.match_indices('/') {
             // A folder that the image has already stays as it is but for its owner, who it belongs to anyway.
             if made.insert(&path[..at]) {
                 tar.directory(&format!("{home}/{}", &path[..at]), 0o755, own)?;
             }
         }
-        tar.file(&format!("{home}/{path}"), 0o644, own, text.as_bytes())?;
+        tar.file(&format!("{home}/{path}"), mode, own, content)?;
     }
     if workspace {
         tar.directory(WORKSPACE, 0o755, own)?;
@@ -318,6 +326,11 @@ mod tests {
             prompt: String::new(),
             about: "{}".to_owned(),
             home: vec![HomeFile { path: ".config/git/config".to_owned(), text: "[user]\n".to_owned() }],
+            skills: vec![SkillFile {
+                path: ".tool/skills/review/run.sh".to_owned(),
+                executable: true,
+                content: vec![0xff, 0],
+            }],
         };
         for (passwd, added) in [(PASSWD, true), ("dev:x:1000:1000::/home/dev:/bin/sh\n", false)] {
             let image = image(passwd, GROUP);
@@ -327,13 +340,23 @@ mod tests {
             for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
                 let entry = entry.unwrap();
                 let name = entry.path().unwrap().to_string_lossy().into_owned();
-                if name.contains("/.config/") {
+                if name.contains("/.config/") || name.contains("/.tool/") {
                     assert_eq!(entry.header().uid().unwrap(), 1000, "{name}");
+                }
+                if name.ends_with("/run.sh") {
+                    assert_eq!((entry.header().mode().unwrap(), entry.size()), (0o755, 2));
                 }
                 names.push(name);
             }
             let home = who.home.trim_start_matches('/');
-            let below = [".config/", ".config/git/", ".config/git/config"].map(|path| format!("{home}/{path}"));
+            let below = [
+                ".config/",
+                ".config/git/",
+                ".config/git/config",
+                ".tool/skills/review/",
+                ".tool/skills/review/run.sh",
+            ]
+            .map(|path| format!("{home}/{path}"));
             let at: Vec<_> = below.iter().map(|path| names.iter().position(|name| name == path)).collect();
             assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{names:?}");
             assert_eq!(names.iter().any(|n| n == "etc/passwd"), added, "{names:?}");

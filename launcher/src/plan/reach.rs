@@ -36,6 +36,9 @@ pub struct Reach {
     pub committer: Option<String>,
     /// Variables it holds, and where each value comes from.
     pub env: Vec<(String, String)>,
+    /// The skills that it finds, and where they are from.
+    #[serde(default)]
+    pub skills: Vec<(String, String)>,
     /// The directory that comes along.
     pub workspace: Option<String>,
     /// `2 cpus, 4 GiB, …`.
@@ -150,6 +153,13 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         may_ask: bottle.supervise,
         committer: bottle.git.user.as_ref().map(|user| format!("{} <{}>", user.name, user.email)),
         env: bottle.env.iter().map(|(name, value)| (name.clone(), value.source().to_owned())).collect(),
+        skills: match &bottle.agent.provider.skills {
+            Some(_) => super::home::names(bottle, &order.agent)
+                .into_iter()
+                .map(|skill| (skill.name.clone(), skill.folder.display().to_string()))
+                .collect(),
+            None => Vec::new(),
+        },
         workspace: order.workspace.as_ref().map(|w| w.display().to_string()),
         limits: bottle.limits.to_string(),
         runtime: match super::agent::runtime(order, facts) {

@@ -87,6 +87,7 @@ impl<E: Engine> Desk<E> {
             prompt: String::new(),
             about: String::new(),
             home: Vec::new(),
+            skills: Vec::new(),
         };
         Ok(Supplies { feeds, brought, baseline: self.dir.baseline() })
     }

@@ -90,7 +90,7 @@ proptest! {
         }
         let mut report = Report::default();
         let read = frontmatter::parse(file, text.clone(), subagent::parse, &mut report).and_then(|manifest| {
-            agent::read(&name, (&manifest.node, &manifest.body), manifest.top, Origin::Repository, &mut report)
+            agent::read(&name, (&manifest.node, &manifest.body), manifest.top, Origin::Repository, &places, &mut report)
         });
         prop_assert!(read.is_some() || report.finish().is_err());
         let mut report = Report::default();

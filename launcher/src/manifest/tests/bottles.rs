@@ -1,6 +1,6 @@
 //! The bottle itself: agent, environment, limits, and the keys of later versions.
 
-use super::{World, bottle, header, refused, refused_header, warned};
+use super::{World, bottle, header, refused, refused_header};
 use crate::manifest::{Bottle, EnvValue, ImageSource, Limits, Runtime, WorkspaceMode};
 
 #[test]
@@ -191,8 +191,6 @@ fn limits_have_units_and_bounds() {
 
 #[test]
 fn what_comes_later_is_said_to_come_later() {
-    warned("skills: [review]\n", "skills are not part of this version yet");
-    refused("skills: [../review]\n", 3, "is not a name");
     assert!(bottle("supervise: true\n").supervise && !bottle("supervise: false\n").supervise);
 }
 

@@ -96,6 +96,8 @@ fn a_name_never_leaves_its_folder() {
 #[test]
 fn an_agents_file_is_that_of_a_subagent() {
     let world = world();
+    world.write("config/skills/review/SKILL.md", "# Review");
+    world.write("config/skills/review/checklist.md", "- tests");
     let agent = |text: &str| {
         world.write("config/agents/coder.md", text);
         world.load()
@@ -107,14 +109,18 @@ fn an_agents_file_is_that_of_a_subagent() {
     .unwrap();
     assert_eq!(loaded.agent.description, "Writes code.");
     assert_eq!(loaded.agent.prompt, "You write code.\n\n---\nAlways.");
-    assert_eq!(loaded.agent.skills, ["review"]);
-    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+    let skills: Vec<_> = loaded.agent.skills.iter().map(|skill| (skill.name.as_str(), skill.files.len())).collect();
+    assert_eq!(skills, [("review", 2)]);
+    // The shell has no place for them.
+    assert!(matches!(&loaded.warnings[..], [one] if one.contains("does not come along")), "{:?}", loaded.warnings);
     assert!(agent("---\ntools: [Read, Grep]\nbottle: dev\n---\n").is_ok());
     let renamed = agent("---\nname: other\nbottle: dev\n---\n").unwrap();
     assert!(renamed.agent.name == "coder" && renamed.warnings[0].contains("calls its agent `other`"));
     for (text, part) in [
         ("---\nbottle: dev\nmodle: opus\n---\n", "did you mean `model`?"),
         ("---\nbottle: ../dev\n---\n", "is not a name"),
+        ("---\nbottle: dev\nskills: [../review]\n---\n", "is not a name"),
+        ("---\nbottle: dev\nskills: [revue]\n---\n", "there is no skill `revue`"),
         ("---\nbottle: dev\ntools: {a: b}\n---\n", "must be a list"),
         ("Write code.\n", "must begin with a line `---`"),
         ("---\nbottle: dev\n", "no closing line"),
