@@ -3,9 +3,15 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+/// The version; a release also says what it was built from.
+pub const VERSION: &str = match option_env!("BOTTLE_BUILD") {
+    Some(build) => build,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// Run a coding agent as if it were already compromised, and lose nothing when it is.
 #[derive(Debug, Parser)]
-#[command(name = "launcher", version, max_term_width = 100)]
+#[command(name = "launcher", version = VERSION, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -64,7 +70,7 @@ pub enum Command {
     Edit(Edit),
     /// Say whether this machine can hold a bottle, and if not, why
     Doctor(Doctor),
-    /// Build the images of the sidecars, or pin pipelock's
+    /// Build or export the images of the sidecars, or pin pipelock's
     Images(Images),
     /// Watch a hostile agent fail in a bottle of its own: needs no account, no key and no registry
     Demo(Demo),
@@ -72,6 +78,8 @@ pub enum Command {
     Completions(Completions),
     /// Print the manual page, or write all of them into a folder
     Man(Man),
+    /// Print the JSON Schema of a manifest's header, for your editor
+    Schema(Schema),
     /// The process that owns a bottle
     #[command(hide = true)]
     Keeper,
@@ -393,6 +401,22 @@ pub struct Man {
     pub out: Option<PathBuf>,
 }
 
+/// `schema`
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// Of which manifest
+    pub of: Manifest,
+}
+
+/// A kind of manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Manifest {
+    /// A bottle's
+    Bottle,
+    /// An agent's
+    Agent,
+}
+
 /// `doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
@@ -418,6 +442,11 @@ pub enum ImagesCommand {
     Pin {
         /// Its reference; without it the pinned one
         image: Option<String>,
+    },
+    /// Write the sidecars' images as archives for `docker load` or a registry of your own; needs no engine
+    Export {
+        /// The folder for them
+        out: PathBuf,
     },
 }
 

@@ -152,6 +152,7 @@ pub fn dispatch(cli: Cli) -> Exit {
             Command::Edit(args) => edit::edit(&here, &args),
             Command::Completions(args) => Ok(pages::completions(&here, &args)),
             Command::Man(args) => pages::man(&here, &args),
+            Command::Schema(args) => Ok(pages::schema(&here, &args)),
             Command::Doctor(args) => doctor::doctor(&here, &args).await,
             Command::Images(args) => images::images(&here, args).await,
             Command::Demo(args) => demo::demo(&here, &args).await,

@@ -227,8 +227,11 @@ pub struct Exec {
 /// What an engine says about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineFacts {
-    /// Product and version, such as `20.10.24`.
+    /// Its version, such as `20.10.24`.
     pub version: String,
+    /// What it calls its parts, such as `Engine, containerd, runc`: Podman answers to Docker's calls by another name.
+    #[serde(default)]
+    pub product: String,
     /// API version after negotiation, such as `1.41`.
     pub api: String,
     /// Names of runtimes.

@@ -152,26 +152,16 @@ pub async fn ready<E: Engine>(
     let binaries = sidecars::binaries(&sidecars::SIDECARS, &|text| progress(text))?;
     let binary = |name: &str| binaries.get(name).cloned().unwrap_or_default();
     let references = references();
-    let sidecar = |name: &str, reference: &str, user: &'static str, owned: &[&str]| {
-        let owned = owned.iter().map(|path| ((*path).to_owned(), crate::plan::hardening::SIDECAR_UID)).collect();
-        loaded(engine, binary(name), reference.to_owned(), format!("/{name}"), user, owned)
-    };
-    let user = crate::plan::hardening::SIDECAR_USER;
-    let wanted = |is: bool, name: &'static str, reference: &str, owned: &'static [&'static str]| {
-        let (reference, loading) = (reference.to_owned(), is.then(|| sidecar(name, reference, user, owned)));
-        async move {
-            match loading {
-                Some(loading) => loading.await,
-                None => Ok(reference),
-            }
-        }
+    let wanted = |is: bool, name: &'static str, reference: &str| {
+        let (reference, binary) = (reference.to_owned(), binary(name));
+        async move { if is { loaded(engine, binary, name, reference).await } else { Ok(reference) } }
     };
     let init_path = binary("bottle-init");
     let (cred_proxy, git_gate, supervise, wall, init_bytes) = tokio::try_join!(
-        wanted(bottle.cred_proxy, cred_proxy::config::NAME, &references.cred_proxy, &[]),
-        wanted(bottle.git_gate, git_gate::NAME, &references.git_gate, &[crate::plan::sidecar::SPOOL]),
-        wanted(bottle.supervise, supervise::NAME, &references.supervise, &[]),
-        sidecar("bottle-wall", &references.wall, "0:0", &[]),
+        wanted(bottle.cred_proxy, cred_proxy::config::NAME, &references.cred_proxy),
+        wanted(bottle.git_gate, git_gate::NAME, &references.git_gate),
+        wanted(bottle.supervise, supervise::NAME, &references.supervise),
+        wanted(true, WALL, &references.wall),
         read(init_path.clone()),
     )?;
 
@@ -193,19 +183,49 @@ fn short_hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(4).map(|b| format!("{b:02x}")).collect()
 }
 
+/// The wall's binary.
+const WALL: &str = "bottle-wall";
+
+/// The image of a sidecar: its static binary, and the folders that belong to it. The wall alone is root, see
+/// ARCHITECTURE.md.
+fn sidecar(name: &str, reference: &str, program: bytes::Bytes) -> ScratchImage {
+    let user = if name == WALL { "0:0" } else { crate::plan::hardening::SIDECAR_USER };
+    let mut image = unnamed(&format!("/{name}"), program, user);
+    if name == git_gate::NAME {
+        image.owned.insert(crate::plan::sidecar::SPOOL.to_owned(), crate::plan::hardening::SIDECAR_UID);
+    }
+    image.named(reference)
+}
+
+/// The images of all sidecars by their names, as every launch makes them. Needs no engine.
+pub fn of_sidecars(progress: &dyn Fn(&str)) -> Result<Vec<(&'static str, ScratchImage)>, Failure> {
+    let binaries = sidecars::binaries(&sidecars::SIDECARS, progress)?;
+    let SidecarImages { cred_proxy, git_gate, supervise, wall, .. } = references();
+    let all = [
+        (cred_proxy::config::NAME, cred_proxy),
+        (git_gate::NAME, git_gate),
+        (supervise::NAME, supervise),
+        (WALL, wall),
+    ];
+    let image = |(name, reference): (&'static str, String)| {
+        let path = binaries.get(name).cloned().unwrap_or_default();
+        let program = std::fs::read(&path)
+            .map_err(|e| Failure::launch(format!("{} cannot be read: {e}", path.display()), None))?;
+        Ok((name, sidecar(name, &reference, program.into())))
+    };
+    all.into_iter().map(image).collect()
+}
+
 /// Loads the image of one static binary, unless the engine has it. Gives its reference.
 async fn loaded<E: Engine>(
     engine: &E,
     binary: PathBuf,
-    name: String,
-    path: String,
-    user: &'static str,
-    owned: BTreeMap<String, u32>,
+    name: &'static str,
+    reference: String,
 ) -> Result<String, Failure> {
     let program = read(binary).await?;
     // Hashing megabytes is work: the others' questions to the engine go on meanwhile.
-    let made =
-        tokio::task::spawn_blocking(move || ScratchImage { owned, ..unnamed(&path, program, user) }.named(&name));
+    let made = tokio::task::spawn_blocking(move || sidecar(name, &reference, program));
     let image = made.await.map_err(|e| Failure::launch(format!("an image cannot be made: {e}"), None))?;
     engine.load(&image).await?;
     Ok(image.tag)

@@ -30,6 +30,7 @@ mod reader;
 mod report;
 mod role;
 mod route;
+pub mod schema;
 pub mod skill;
 mod source;
 mod subagent;
@@ -330,6 +331,11 @@ pub enum Runtime {
     Runsc,
 }
 
+impl Runtime {
+    /// As manifests write them.
+    pub const WORDS: [(&str, Self); 3] = [("auto", Self::Auto), ("runc", Self::Runc), ("runsc", Self::Runsc)];
+}
+
 /// What of the current directory comes along.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -339,6 +345,11 @@ pub enum WorkspaceMode {
     Copy,
     /// Nothing.
     None,
+}
+
+impl WorkspaceMode {
+    /// As manifests write them.
+    pub const WORDS: [(&str, Self); 2] = [("copy", Self::Copy), ("none", Self::None)];
 }
 
 /// An agent: who works in a bottle.

@@ -105,7 +105,8 @@ pub fn binaries_of(
         made.is_none_or(|made| newest.is_some_and(|source| source > made))
     };
     if wanted.iter().any(old) {
-        build(checkout, profile, wanted, progress)?;
+        progress("building the sidecars (the first time takes a minute or two)");
+        build(checkout, &target_dir(checkout), profile, wanted)?;
         // Cargo leaves a binary alone that comes out the same; from now on it counts as new.
         for path in found.values() {
             if let Ok(file) = std::fs::File::options().append(true).open(path) {
@@ -161,13 +162,21 @@ fn built(checkout: &Path, profile: Profile, wanted: &[Sidecar]) -> BTreeMap<Stri
     wanted.iter().map(|w| (w.name.to_owned(), dir.join(w.name))).collect()
 }
 
+/// Builds some of the sidecars' binaries from any checkout into a folder of the caller's, as for a launch. Gives their
+/// paths in the order of the names.
+pub fn static_build(checkout: &Path, target_dir: &Path, names: &[&str]) -> Result<Vec<PathBuf>, Failure> {
+    let wanted: Vec<Sidecar> = SIDECARS.into_iter().filter(|sidecar| names.contains(&sidecar.name)).collect();
+    build(checkout, target_dir, Profile::Release, &wanted)?;
+    let folder = target_dir.join(target()).join(Profile::Release.name());
+    Ok(names.iter().map(|name| folder.join(name)).collect())
+}
+
 /// Builds static binaries. The flag is set for this target alone: set for all, it would reach procedural macros too.
-fn build(checkout: &Path, profile: Profile, wanted: &[Sidecar], progress: &dyn Fn(&str)) -> Result<(), Failure> {
-    progress("building the sidecars (the first time takes a minute or two)");
+fn build(checkout: &Path, target_dir: &Path, profile: Profile, wanted: &[Sidecar]) -> Result<(), Failure> {
     let target = target();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(checkout).args(["build", "--profile", profile.name(), "--locked", "--target", &target]);
-    command.args(["--config", &format!("target.{target}.rustflags=[\"-Ctarget-feature=+crt-static\"]")]);
+    command.args(["--config", &flags(checkout, target_dir, &target)]).arg("--target-dir").arg(target_dir);
     for sidecar in wanted {
         command.args(["-p", sidecar.package, "--bin", sidecar.name]);
     }
@@ -188,6 +197,20 @@ fn build(checkout: &Path, profile: Profile, wanted: &[Sidecar], progress: &dyn F
             "install Rust, or use a release".to_owned(),
         )),
     }
+}
+
+/// Static, and without the paths of the machine that builds: the same source gives the same bytes on the next one.
+fn flags(checkout: &Path, target_dir: &Path, target: &str) -> String {
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    let checkout = checkout.canonicalize().unwrap_or_else(|_| checkout.to_owned());
+    let cargo = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let named = [(Some(target_dir.to_owned()), "/target"), (Some(checkout.clone()), "/bottle"), (cargo, "/cargo")];
+    for (from, to) in named.into_iter().filter_map(|(from, to)| Some((from?, to))) {
+        flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    }
+    format!("target.{target}.rustflags={}", toml::Value::from(flags))
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

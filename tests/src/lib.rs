@@ -4,6 +4,8 @@
 
 pub mod client_image;
 #[cfg(feature = "harness")]
+pub mod dist;
+#[cfg(feature = "harness")]
 #[allow(clippy::print_stderr, reason = "a test that fails or is skipped says so where the test runner shows it")]
 pub mod harness;
 pub mod world;

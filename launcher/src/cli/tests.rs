@@ -48,11 +48,12 @@ fn help_of_everything() {
       init         Write a first bottle and agent, with words on what each line does
       edit         Open a manifest in your editor, and look for mistakes afterwards
       doctor       Say whether this machine can hold a bottle, and if not, why
-      images       Build the images of the sidecars, or pin pipelock's
+      images       Build or export the images of the sidecars, or pin pipelock's
       demo         Watch a hostile agent fail in a bottle of its own: needs no
                    account, no key and no registry
       completions  Print what a shell needs to complete this command
       man          Print the manual page, or write all of them into a folder
+      schema       Print the JSON Schema of a manifest's header, for your editor
       help         Print this message or the help of the given subcommand(s)
 
     Options:
@@ -224,17 +225,19 @@ fn help_of_the_others() {
 
 #[test]
 fn help_of_images_and_demo() {
-    let pages = [help(&["images"]), help(&["images", "build"]), help(&["images", "pin"]), help(&["demo"])];
+    let pages = [&["images"][..], &["images", "build"], &["images", "pin"], &["images", "export"], &["demo"]].map(help);
     insta::assert_snapshot!(pages.join("\n----\n"), @"
-    Build the images of the sidecars, or pin pipelock's
+    Build or export the images of the sidecars, or pin pipelock's
 
     Usage: launcher images <COMMAND>
 
     Commands:
-      build  Build the sidecars that are missing or out of date, and load them into
-             the engine
-      pin    Write down that this pipelock, and no other of its name, may be used
-      help   Print this message or the help of the given subcommand(s)
+      build   Build the sidecars that are missing or out of date, and load them into
+              the engine
+      pin     Write down that this pipelock, and no other of its name, may be used
+      export  Write the sidecars' images as archives for `docker load` or a registry
+              of your own; needs no engine
+      help    Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help  Print help
@@ -255,6 +258,18 @@ fn help_of_images_and_demo() {
 
     Arguments:
       [IMAGE]  Its reference; without it the pinned one
+
+    Options:
+      -h, --help  Print help
+
+    ----
+    Write the sidecars' images as archives for `docker load` or a registry of your
+    own; needs no engine
+
+    Usage: launcher images export <OUT>
+
+    Arguments:
+      <OUT>  The folder for them
 
     Options:
       -h, --help  Print help

@@ -17,7 +17,7 @@ use crate::manifest::{self, Agent, AgentSource, Bottle, Egress, EnvValue, ImageS
 use crate::plan::sidecar::credential_name;
 use crate::plan::{Order, SidecarImages};
 use crate::provider::Provider;
-use crate::sidecars::{self, Features, Sidecar};
+use crate::sidecars::{self, Features, Origin, Sidecar};
 use crate::signals::Signals;
 use crate::state;
 use std::collections::BTreeMap;
@@ -45,6 +45,12 @@ const DOUBLE: Sidecar = Sidecar { name: "pipelock-double", package: "bottle-test
 /// All that the demo and the tests may need, to be built at once.
 fn everything() -> Vec<Sidecar> {
     [WORLD, AGENT, DOUBLE].into_iter().chain(sidecars::SIDECARS).collect()
+}
+
+/// What a release brings along beside the launcher: the sidecars, and the demo's world. The stand-in is not in it: what
+/// is installed watches a real pipelock, or says that there is none.
+pub fn of_a_release() -> Vec<Sidecar> {
+    sidecars::SIDECARS.into_iter().chain([WORLD, AGENT]).collect()
 }
 
 /// Runs the demo.
@@ -85,7 +91,9 @@ async fn pipelock(here: &Here, args: &Demo, engine: &Docker) -> Result<(String, 
     let progress = |text: &str| here.ui.progress(text);
     match images::pipelock(engine, &reference, &places(here)?.config, &progress).await {
         Ok(pipelock) => return Ok((pipelock.id, false)),
-        Err(failure) if args.pipelock_image.is_some() => return Err(failure),
+        Err(failure) if args.pipelock_image.is_some() || matches!(sidecars::origin(), Origin::Installed(_)) => {
+            return Err(failure);
+        }
         Err(_) => {}
     }
     Ok((stand_in(engine, &progress).await?, true))

@@ -164,6 +164,10 @@ fn product(facts: &EngineFacts, address: &str) -> Row {
     let known =
         format!("{} (API {}) at {address}, {}, kernel {}", facts.version, facts.api, facts.system, facts.kernel);
     let desktop = facts.system.contains("Docker Desktop");
+    if facts.product.contains("Podman") {
+        let why = "Podman answers there; bottles rest on what Docker's engine does, such as ending a container with its input";
+        return row("engine", Verdict::No, format!("{known}: {why}"));
+    }
     match (facts.rootless, desktop) {
         (true, _) => row("engine", Verdict::Note, format!("{known}; rootless: bottles were not tried on one")),
         (false, true) => {
@@ -305,6 +309,8 @@ mod tests {
             let facts = EngineFacts { rootless, system: system.to_owned(), ..new.clone() };
             assert_eq!(product(&facts, "unix:///x").verdict, verdict, "{system} {rootless}");
         }
+        let podman = EngineFacts { product: "Podman Engine, Conmon".to_owned(), ..new.clone() };
+        assert_eq!(product(&podman, "unix:///x").verdict, Verdict::No);
         assert_eq!(room(Path::new("/x"), 1 << 20).verdict, Verdict::No);
         assert_eq!(room(Path::new("/x"), 1 << 40).verdict, Verdict::Yes);
     }

@@ -1,13 +1,18 @@
-//! `images`: building the sidecars, pinning pipelock.
+//! `images`: building and exporting the sidecars, pinning pipelock.
 
 use super::{Here, run::places};
 use crate::cli::{Images, ImagesCommand};
+use crate::engine::docker::archive;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::images::{self, Pins};
+use std::path::Path;
 
-/// Builds or pins.
+/// Builds, exports or pins.
 pub async fn images(here: &Here, args: Images) -> Result<Exit, Failure> {
+    if let ImagesCommand::Export { out } = &args.command {
+        return export(here, out);
+    }
     let engine = here.engine().await?;
     let config = places(here)?.config;
     let progress = |text: &str| here.ui.progress(text);
@@ -27,6 +32,8 @@ pub async fn images(here: &Here, args: Images) -> Result<Exit, Failure> {
                 here.ui.data(&format!("{image}\n"));
             }
         }
+        // Done above, without an engine.
+        ImagesCommand::Export { .. } => {}
         ImagesCommand::Pin { image } => {
             let reference = images::pipelock_reference(image.as_deref(), None)?;
             let pipelock = images::pipelock(&engine, &reference, &config, &progress).await?;
@@ -34,6 +41,21 @@ pub async fn images(here: &Here, args: Images) -> Result<Exit, Failure> {
             Pins::load(&config)?.record(&reference, &pipelock.id)?;
             here.ui.line(&format!("{reference} is {} from now on", pipelock.id));
         }
+    }
+    Ok(Exit::Success)
+}
+
+/// Writes an archive for each image of a sidecar, and says which names an engine will have them by.
+fn export(here: &Here, out: &Path) -> Result<Exit, Failure> {
+    let failed = |e: std::io::Error| Failure::launch(format!("{} cannot be written: {e}", out.display()), None);
+    let images = images::of_sidecars(&|text| here.ui.progress(text))?;
+    here.ui.wipe();
+    std::fs::create_dir_all(out).map_err(failed)?;
+    for (name, image) in images {
+        let archive = archive(&image).map_err(failed)?;
+        let file = out.join(format!("{name}.tar"));
+        std::fs::write(&file, &archive.bytes).map_err(failed)?;
+        here.ui.data(&format!("{}  {}  {}\n", file.display(), image.tag, archive.id));
     }
     Ok(Exit::Success)
 }

@@ -1,9 +1,11 @@
-//! `completions` and `man`: what a shell and a reader of manual pages want, made from the command line itself.
+//! `completions`, `man` and `schema`: what a shell, a reader of manual pages and an editor want, made from the command
+//! line and the manifests themselves.
 
 use super::Here;
-use crate::cli::{Cli, Completions, Man};
+use crate::cli::{Cli, Completions, Man, Manifest, Schema};
 use crate::error::Failure;
 use crate::exit::Exit;
+use crate::manifest::schema;
 use clap::CommandFactory;
 
 /// Prints a shell's completions.
@@ -27,4 +29,14 @@ pub fn man(here: &Here, args: &Man) -> Result<Exit, Failure> {
     clap_mangen::generate_to(Cli::command(), folder).map_err(failed)?;
     here.ui.line(&format!("wrote the manual pages into {}", folder.display()));
     Ok(Exit::Success)
+}
+
+/// Prints the schema of a manifest's header.
+pub fn schema(here: &Here, args: &Schema) -> Exit {
+    let schema = match args.of {
+        Manifest::Bottle => schema::bottle(),
+        Manifest::Agent => schema::agent(),
+    };
+    here.ui.data(&format!("{schema:#}\n"));
+    Exit::Success
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use context::{Address, Hints};
 use failure::{failed, late, said};
 use futures_util::stream::BoxStream;
+pub use scratch::Archive;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,6 +56,8 @@ struct Inner {
     address: Address,
     api: Api,
     version: String,
+    /// What it calls its parts.
+    product: String,
     /// Its architecture, as images name it.
     arch: String,
     seccomp: fn(Seccomp) -> String,
@@ -69,6 +72,16 @@ struct Inner {
 enum Key {
     Container(String),
     Network(String),
+}
+
+/// An image as the archive that engines load, made for the architecture of this launcher.
+pub fn archive(image: &ScratchImage) -> std::io::Result<Archive> {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    scratch::archive(image, arch)
 }
 
 impl Docker {
@@ -106,6 +119,7 @@ impl Docker {
             address,
             api,
             version: version.version.unwrap_or_default(),
+            product: version.components.unwrap_or_default().into_iter().map(|c| c.name).collect::<Vec<_>>().join(", "),
             arch: version.arch.unwrap_or_default(),
             seccomp,
             ids: Mutex::default(),

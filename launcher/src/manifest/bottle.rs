@@ -54,11 +54,11 @@ pub(super) fn read(
 
 /// Reads `auto`, `runc` or `runsc`.
 pub(super) fn runtime(entry: &Entry, report: &mut Report) -> Option<Runtime> {
-    choice(entry, &[("auto", Runtime::Auto), ("runc", Runtime::Runc), ("runsc", Runtime::Runsc)], report)
+    choice(entry, &Runtime::WORDS, report)
 }
 
 fn workspace(entry: &Entry, report: &mut Report) -> Option<WorkspaceMode> {
-    choice(entry, &[("copy", WorkspaceMode::Copy), ("none", WorkspaceMode::None)], report)
+    choice(entry, &WorkspaceMode::WORDS, report)
 }
 
 /// One of several words.

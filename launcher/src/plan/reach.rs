@@ -1,7 +1,7 @@
 //! What the agent will be able to reach and hold: the page a person says yes or no to.
 
 use super::{Facts, Order};
-use crate::manifest::{EnvValue, ImageSource, Role, TokenRef};
+use crate::manifest::{Bottle, EnvValue, ImageSource, Role, TokenRef};
 use serde::{Deserialize, Serialize};
 
 /// What the agent will be able to reach and hold. Names, never values.
@@ -152,7 +152,7 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         remotes: remotes.collect(),
         may_ask: bottle.supervise,
         committer: bottle.git.user.as_ref().map(|user| format!("{} <{}>", user.name, user.email)),
-        env: bottle.env.iter().map(|(name, value)| (name.clone(), value.source().to_owned())).collect(),
+        env: held(bottle),
         skills: match &bottle.agent.provider.skills {
             Some(_) => super::home::names(bottle, &order.agent)
                 .into_iter()
@@ -169,6 +169,14 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
         },
         pipelock: order.images.pipelock.clone(),
     }
+}
+
+/// Every variable that the agent holds by the manifest's word or its provider's, and where the value comes from.
+fn held(bottle: &Bottle) -> Vec<(String, String)> {
+    let provider = &bottle.agent.provider;
+    let own = bottle.env.iter().map(|(name, value)| (name.clone(), value.source().to_owned()));
+    let theirs = provider.env.keys().filter(|name| !bottle.env.contains_key(*name));
+    own.chain(theirs.map(|name| (name.clone(), format!("the provider {}", provider.name)))).collect()
 }
 
 /// What may be pushed to a remote, as a sentence about the agent.

@@ -49,6 +49,7 @@ impl Inner {
         names.sort();
         Ok(EngineFacts {
             version: self.version.clone(),
+            product: self.product.clone(),
             api: self.api.to_string(),
             runtimes,
             quota: info.driver.is_some_and(|driver| QUOTA_DRIVERS.contains(&driver.as_str())),
