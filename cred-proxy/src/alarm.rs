@@ -67,10 +67,10 @@ mod tests {
         let alarm = Alarm::default();
         let now = Instant::now();
         let (mut far, near) = (alarm.sleep(Duration::from_secs(3600)), alarm.sleep(Duration::from_millis(20)));
-        poll_fn(|cx| Poll::Ready(assert!(far.as_mut().poll(cx).is_pending()))).await;
+        assert!(poll_fn(|cx| Poll::Ready(far.as_mut().poll(cx).is_pending())).await);
         near.await;
         assert!(Instant::now() >= now + Duration::from_millis(20));
-        poll_fn(|cx| Poll::Ready(assert!(far.as_mut().poll(cx).is_pending()))).await;
+        assert!(poll_fn(|cx| Poll::Ready(far.as_mut().poll(cx).is_pending())).await);
     }
 
     #[tokio::test]
