@@ -1,9 +1,10 @@
 //! A timer that waits share, one after another: setting one for each request costs more than most requests wait.
 
+use hyper::rt::{Sleep as Waits, Timer};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 /// The timer of one connection, whose requests come one after another.
@@ -29,11 +30,48 @@ impl Alarm {
     }
 }
 
+/// The library waits on it for heads, which come between replies.
+impl Timer for Alarm {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Waits>> {
+        self.sleep_until(Instant::now() + duration)
+    }
+
+    fn sleep_until(&self, at: Instant) -> Pin<Box<dyn Waits>> {
+        Box::pin(Wait { alarm: self.clone(), at })
+    }
+}
+
+/// One wait of the library's.
+struct Wait {
+    alarm: Alarm,
+    at: Instant,
+}
+
+impl Future for Wait {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.alarm.poll_at(cx, self.at)
+    }
+}
+
+impl Waits for Wait {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::future::poll_fn;
-    use std::time::Duration;
+
+    #[tokio::test]
+    async fn the_library_waits_on_it_as_long_as_it_asked_for() {
+        let alarm = Alarm::default();
+        let now = Instant::now();
+        let (mut far, near) = (alarm.sleep(Duration::from_secs(3600)), alarm.sleep(Duration::from_millis(20)));
+        assert!(poll_fn(|cx| Poll::Ready(far.as_mut().poll(cx).is_pending())).await);
+        near.await;
+        assert!(Instant::now() >= now + Duration::from_millis(20));
+        assert!(poll_fn(|cx| Poll::Ready(far.as_mut().poll(cx).is_pending())).await);
+    }
 
     #[tokio::test]
     async fn it_goes_off_at_the_time_of_the_last_wait() {

@@ -3,6 +3,7 @@
 
 use crate::cut::Cut;
 use crate::decode::{Coding, DecodeError, Decoder};
+use crate::leg::LegError;
 use crate::log::Entry;
 use crate::mask::Mask;
 use crate::pool::Lease;
@@ -25,6 +26,9 @@ pub enum BodyError {
     /// The side it comes from broke off.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
+    /// The upstream did, over HTTP/1.1.
+    #[error("the body broke off")]
+    Reply(#[source] LegError),
     /// Nothing came for too long.
     #[error("nothing came for {0:?}")]
     Idle(Duration),
@@ -69,7 +73,8 @@ impl Reply {
 /// An upstream's body on its way to the agent.
 #[derive(Debug)]
 pub struct Stream {
-    body: Incoming,
+    /// Over HTTP/1.1 there is none: the lease has it.
+    body: Option<Incoming>,
     route: Arc<Route>,
     decoder: Option<Decoder>,
     mask: Option<Mask>,
@@ -107,7 +112,7 @@ pub struct Exchange {
 
 impl Stream {
     /// A body of which nothing has been read.
-    pub fn new(body: Incoming, of: Exchange) -> Self {
+    pub fn new(body: Option<Incoming>, of: Exchange) -> Self {
         Self {
             mask: of.route.credential.as_ref().map(|credential| Mask::new(credential.forms.clone())),
             decoder: of.coding.map(Decoder::new),
@@ -125,14 +130,28 @@ impl Stream {
         }
     }
 
-    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // Asked twice: the connection reads no body that nobody has asked for.
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match (&mut self.body, &mut self.lease) {
+            (Some(body), _) => Pin::new(body).poll_frame(cx).map_err(BodyError::Broken),
+            (None, Some(lease)) => lease.poll_frame(cx).map_err(BodyError::Reply),
+            (None, None) => Poll::Ready(None),
         }
-        let Some(lease) = &mut self.lease else { return Poll::Pending };
-        lease.poll_wire(cx);
-        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    /// Has the upstream nothing more to send?
+    fn is_whole(&self) -> bool {
+        match (&self.body, &self.lease) {
+            (Some(body), _) => body.is_end_stream(),
+            (None, lease) => lease.as_ref().is_none_or(|lease| lease.rest().is_over()),
+        }
+    }
+
+    /// How much it has, where that is known.
+    fn length_left(&self) -> Option<u64> {
+        match (&self.body, &self.lease) {
+            (Some(body), _) => body.size_hint().exact(),
+            (None, lease) => lease.as_ref().map_or(Some(0), |lease| lease.rest().length()),
+        }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -150,7 +169,7 @@ impl Stream {
                 return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
             }
             let frame = match self.poll_upstream(cx) {
-                Poll::Ready(Some(frame)) => Some(frame.map_err(BodyError::Broken)?),
+                Poll::Ready(Some(frame)) => Some(frame?),
                 Poll::Ready(None) => None,
                 Poll::Pending => {
                     if self.cut.poll_cut(cx).is_ready() {
@@ -186,7 +205,7 @@ impl Stream {
                 Bytes::new()
             }
         };
-        self.ended |= self.body.is_end_stream();
+        self.ended |= self.is_whole();
         data
     }
 
@@ -227,7 +246,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let whole = self.ended || self.body.is_end_stream();
+        let whole = self.ended || self.is_whole();
         if whole && self.sent.is_whole() {
             self.lease.take().into_iter().for_each(Lease::give_back);
         } else if !whole {
@@ -275,7 +294,7 @@ impl Body for Reply {
             Self::Stream(stream) => {
                 let holds = stream.mask.as_ref().is_some_and(|mask| mask.held_bytes() > 0);
                 let more = stream.first.is_some() || holds || stream.decoder.is_some() || stream.trailers.is_some();
-                !more && (stream.ended || stream.body.is_end_stream())
+                !more && (stream.ended || stream.is_whole())
             }
         }
     }
@@ -287,7 +306,7 @@ impl Body for Reply {
             Self::Stream(stream) => {
                 let first = stream.first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref());
                 let held = (first.map_or(0, Bytes::len) + stream.mask.as_ref().map_or(0, Mask::held_bytes)) as u64;
-                match stream.body.size_hint().exact() {
+                match stream.length_left() {
                     Some(left) if stream.decoder.is_none() => SizeHint::with_exact(left + held),
                     _ => SizeHint::default(),
                 }

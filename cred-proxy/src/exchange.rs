@@ -138,11 +138,14 @@ impl Passage {
         });
         let (cut, alarm) = (&mut self.cut, &self.alarm);
         let answer = poll_fn(|cx| {
-            if cut.poll_cut(cx).is_ready() {
+            if cut.is_cut() {
                 return Poll::Ready(Err(Failure::Cut));
             }
             if let Poll::Ready(answer) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(answer);
+            }
+            if cut.poll_cut(cx).is_ready() {
+                return Poll::Ready(Err(Failure::Cut));
             }
             // The limit begins anew with every chunk that the agent sends.
             ready!(alarm.poll_at(cx, sent.last() + limit));

@@ -43,6 +43,8 @@ pub mod gathered;
 #[cfg(feature = "server")]
 pub mod inject;
 #[cfg(feature = "server")]
+pub mod leg;
+#[cfg(feature = "server")]
 pub mod limits;
 #[cfg(feature = "server")]
 pub mod live;
@@ -53,6 +55,8 @@ pub mod mask;
 pub mod path;
 #[cfg(feature = "server")]
 pub mod pool;
+#[cfg(feature = "server")]
+pub mod reading;
 #[cfg(feature = "server")]
 pub mod refresh;
 #[cfg(feature = "server")]
@@ -80,6 +84,8 @@ pub mod upstream;
 pub mod websocket;
 #[cfg(feature = "server")]
 pub mod workers;
+#[cfg(feature = "server")]
+pub mod writing;
 
 #[cfg(feature = "server")]
 pub use cli::main;

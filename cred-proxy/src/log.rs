@@ -80,6 +80,13 @@ impl Log {
     pub fn event(&self, event: &Event) {
         let Self(handle) = self;
         let queue = &handle.0;
+        // Written here and not by the thread: what the event is made of stays where it is used again. And before the queue is
+        // locked, since all who serve bring their lines to it.
+        let mut line = Vec::with_capacity(256);
+        match serde_json::to_writer(&mut line, event) {
+            Ok(()) => line.push(b'\n'),
+            Err(_) => line.clear(),
+        }
         let mut waiting = queue.waiting();
         while waiting.lines.len() > WAITING_BYTES_MAX && !waiting.ended {
             waiting = queue.went.wait(waiting).unwrap_or_else(PoisonError::into_inner);
@@ -88,12 +95,7 @@ impl Log {
             // `closed` has told the one who ends the process.
             return;
         }
-        // Written here and not by the thread: what the event is made of stays where it is used again.
-        let before = waiting.lines.len();
-        match serde_json::to_writer(&mut waiting.lines, event) {
-            Ok(()) => waiting.lines.push(b'\n'),
-            Err(_) => waiting.lines.truncate(before),
-        }
+        waiting.lines.extend_from_slice(&line);
         // Nobody waits for a request's line, and whoever brings the next one need not wake the thread.
         waiting.urgent |= !matches!(event, Event::Request { .. });
         if waiting.urgent || std::mem::take(&mut waiting.asleep) {

@@ -105,12 +105,12 @@ impl Forms {
     /// `text`, whole, without any form.
     pub fn masked(&self, text: &[u8]) -> Vec<u8> {
         let mut text = text.to_vec();
-        self.mask(&mut text);
+        self.mask(&mut text, 0);
         text
     }
 
-    /// Masks every form, those that overlap included; says where the last one ends.
-    fn mask(&self, text: &mut [u8]) -> usize {
+    /// Masks every form, those that overlap included; says where the last of those ends that begin before `until`.
+    fn mask(&self, text: &mut [u8], until: usize) -> usize {
         if !self.is_in(text) {
             return 0;
         }
@@ -125,7 +125,7 @@ impl Forms {
         for (from, to) in &covered {
             text[*from..*to].fill(self.fill);
         }
-        covered.iter().map(|(_, to)| *to).max().unwrap_or(0)
+        covered.iter().filter(|(from, _)| *from < until).map(|(_, to)| *to).max().unwrap_or(0)
     }
 
     /// Where the longest suffix begins that more bytes could make a form of.
@@ -175,7 +175,8 @@ impl Mask {
         text.extend_from_slice(&chunk);
         let hold_from = self.forms.hold_from(&text);
         self.held.extend_from_slice(&text[hold_from..]);
-        let covered_to = self.forms.mask(&mut text);
+        // A form that begins in what is held back is found once more, and before it may be bytes that belong to none.
+        let covered_to = self.forms.mask(&mut text, hold_from);
         text[..self.held_covered].fill(self.forms.fill);
         self.held_covered = self.held_covered.max(covered_to).saturating_sub(hold_from);
         text.truncate(hold_from);
@@ -185,7 +186,7 @@ impl Mask {
     /// The body has ended: what was held back.
     pub fn finish(&mut self) -> Bytes {
         let mut text = std::mem::take(&mut self.held);
-        self.forms.mask(&mut text);
+        self.forms.mask(&mut text, 0);
         text[..self.held_covered].fill(self.forms.fill);
         self.held_covered = 0;
         Bytes::from(text)

@@ -85,11 +85,6 @@ fn decode_unreserved(path: &str) -> Result<String, PathError> {
                 match value {
                     0x00..=0x1f | 0x7f => return Err(PathError::Control),
                     b'\\' => return Err(PathError::Backslash),
-                    b'%' if bytes.get(at + 3).is_some_and(u8::is_ascii_hexdigit)
-                        && bytes.get(at + 4).is_some_and(u8::is_ascii_hexdigit) =>
-                    {
-                        return Err(PathError::TwiceEncoded);
-                    }
                     _ if is_unreserved(value) => out.push(char::from(value)),
                     _ => write!(out, "%{value:02X}").expect("writing to a String cannot fail"),
                 }
@@ -104,7 +99,10 @@ fn decode_unreserved(path: &str) -> Result<String, PathError> {
         }
         at += 1;
     }
-    Ok(out)
+    // Looked for in what goes on: of the digits behind a `%25`, each may itself have been encoded.
+    let is_twice =
+        |escape: &[u8]| matches!(escape, [b'%', b'2', b'5', digits @ ..] if digits.iter().all(u8::is_ascii_hexdigit));
+    if out.as_bytes().windows(5).any(is_twice) { Err(PathError::TwiceEncoded) } else { Ok(out) }
 }
 
 fn decode_all(text: &[u8]) -> Vec<u8> {
@@ -212,6 +210,11 @@ mod tests {
             ("/%252e%252e", Err(TwiceEncoded)),
             ("/%252f", Err(TwiceEncoded)),
             ("/%2525", Err(TwiceEncoded)),
+            ("/%252%65", Err(TwiceEncoded)),
+            ("/%25%32e", Err(TwiceEncoded)),
+            ("/%25%32%65/x", Err(TwiceEncoded)),
+            ("/%25%32%3x", Err(BrokenEncoding)),
+            ("/%25%32x", Ok("/%252x")),
             ("/%", Err(BrokenEncoding)),
             ("/%2", Err(BrokenEncoding)),
             ("/%zz", Err(BrokenEncoding)),

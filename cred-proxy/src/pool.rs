@@ -5,26 +5,26 @@
 
 use crate::address::{Authority, OriginName, Scheme};
 use crate::gathered::Gathered;
+use crate::leg::{Leg, LegError, Wire};
 use crate::limits::Limits;
+use crate::reading::{Rest, Start};
 use crate::shared::{Share, Shared};
 use crate::tunnel;
 use crate::upload::{Progress, Upload};
 use crate::upstream::Failure;
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::thread::ThreadId;
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// HTTP/1.1 connections that one thread keeps for one origin.
@@ -62,15 +62,10 @@ struct Kept {
 
 /// An HTTP/1.1 connection.
 struct One {
-    sender: http1::SendRequest<Upload>,
-    wire: Wire,
+    leg: Leg,
     /// The thread that serves it.
     home: ThreadId,
 }
-
-/// What reads and writes on an HTTP/1.1 connection, whenever it is polled. Whoever waits for a reply polls it, in his own
-/// task: in a task of its own it and he would wake each other for every step of every request.
-struct Wire(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
 
 /// A connection to send one request on.
 enum Way {
@@ -78,17 +73,33 @@ enum Way {
     Two(Share),
 }
 
+/// A connection that nobody has spoken on.
+struct Line {
+    wire: Box<dyn Wire>,
+    /// HTTP/2 is to be spoken.
+    is_two: bool,
+}
+
 /// What an upstream answered.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its reply.
-    pub response: Response<Incoming>,
+    /// Its reply; without a body, this comes on the lease.
+    pub response: Response<Option<Incoming>>,
     /// The connection, where another request may follow on it.
     pub lease: Option<Lease>,
 }
 
-/// The request comes back where it has not left. Boxed, like an answer: both pass many hands.
-type Unsent = Box<TrySendError<Request<Upload>>>;
+/// Why a request was not answered. Boxed, like an answer: both pass many hands.
+struct Unanswered {
+    error: UnansweredError,
+    /// The request, where it has not left.
+    unsent: Option<Request<Upload>>,
+}
+
+enum UnansweredError {
+    One(LegError),
+    Two(hyper::Error),
+}
 
 /// The connection that a reply arrives on. Give it back when the reply has ended.
 pub struct Lease {
@@ -108,53 +119,16 @@ impl std::fmt::Debug for Lease {
     }
 }
 
-impl Wire {
-    /// Reads and writes what can be. Its error is also told to whoever waits for a reply.
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        if let Some(connection) = &mut self.0
-            && connection.as_mut().poll(cx).is_ready()
-        {
-            self.0 = None;
-        }
-    }
-
-    /// From now on by itself. It ends with its connection, and that with the sender.
-    fn run(&mut self) {
-        if let Some(connection) = self.0.take() {
-            tokio::spawn(async move { drop(connection.await) });
-        }
+impl From<TrySendError<Request<Upload>>> for Box<Unanswered> {
+    fn from(mut error: TrySendError<Request<Upload>>) -> Self {
+        let unsent = error.take_message();
+        Box::new(Unanswered { error: UnansweredError::Two(error.into_error()), unsent })
     }
 }
 
-impl One {
-    /// Can it take another request?
-    async fn is_good(&mut self) -> bool {
-        // It has waited for another request since its last reply ended. Should it have been closed meanwhile, it finds that
-        // out before it sends anything, and gives the request back.
-        if self.sender.is_ready() {
-            return true;
-        }
-        let ready = poll_fn(|cx| {
-            self.wire.poll(cx);
-            self.sender.poll_ready(cx)
-        });
-        ready.await.is_ok()
-    }
-
-    async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Unsent> {
-        let progress = request.body().progress();
-        let Self { sender, wire, .. } = self;
-        let mut reply = pin!(sender.try_send_request(request));
-        let response = poll_fn(|cx| {
-            wire.poll(cx);
-            reply.as_mut().poll(cx)
-        });
-        let response = response.await.map_err(Box::new)?;
-        if !progress.is_whole() {
-            // The agent may read nothing before it has sent all, and then nobody would ask for the reply's body.
-            wire.run();
-        }
-        Ok(response)
+impl From<LegError> for Box<Unanswered> {
+    fn from(error: LegError) -> Self {
+        Box::new(Unanswered { error: UnansweredError::One(error), unsent: None })
     }
 }
 
@@ -177,29 +151,34 @@ impl Origin {
             let again = replayable(&request);
             match self.try_on(way, request).await {
                 Ok(replied) => return Ok(replied),
-                Err(mut error) => match (error.take_message(), again) {
+                Err(mut unanswered) => match (unanswered.unsent.take(), again) {
                     // It never left: the upstream had closed a connection that nobody was using.
                     (Some(unsent), _) => request = unsent,
                     // It may have left, but it changes nothing: the close crossed it on the way.
                     (None, Some(copy)) => request = copy,
-                    (None, _) => return Err(self.broke_off(error.into_error(), &progress)),
+                    (None, _) => return Err(self.broke_off(unanswered.error, &progress)),
                 },
             }
         }
         let way = self.within_connect(self.open()).await?;
-        self.try_on(way, request).await.map_err(|error| self.broke_off(error.into_error(), &progress))
+        self.try_on(way, request).await.map_err(|unanswered| self.broke_off(unanswered.error, &progress))
     }
 
     /// Sends a request that asks for an upgrade, on a connection of its own that nobody gets afterwards.
     pub async fn send_upgrade(self: &Arc<Self>, request: Request<Upload>) -> Result<Box<Answer>, Failure> {
         let progress = request.body().progress();
         let connector = self.tls.as_ref().map(|tls| &tls.http1);
-        let way = self.within_connect(self.connect(connector)).await?;
-        let Way::One(mut one) = way else { return Err(Failure::Protocol(self.name.authority.clone())) };
-        one.wire.run();
-        let sent = one.sender.send_request(request).await;
-        let response = sent.map_err(|error| self.broke_off(error, &progress))?;
-        Ok(Box::new(Answer { response, lease: None }))
+        let Line { wire, is_two } = self.within_connect(self.connect(connector)).await?;
+        if is_two {
+            return Err(Failure::Protocol(self.name.authority.clone()));
+        }
+        let broke_off = |error| self.broke_off(UnansweredError::Two(error), &progress);
+        let spoken = http1::Builder::new().max_buf_size(256 << 10).handshake(TokioIo::new(wire)).await;
+        let (mut sender, connection) = spoken.map_err(broke_off)?;
+        // It ends with its connection, and that with the sender or with the other protocol.
+        tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        let response = sender.send_request(request).await.map_err(broke_off)?;
+        Ok(Box::new(Answer { response: response.map(Some), lease: None }))
     }
 
     async fn within_connect<T>(&self, connecting: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -208,22 +187,33 @@ impl Origin {
         tokio::time::timeout(self.limits.connect, Box::pin(connecting)).await.map_err(time)?
     }
 
-    async fn try_on(self: &Arc<Self>, mut way: Way, mut request: Request<Upload>) -> Result<Box<Answer>, Unsent> {
+    async fn try_on(
+        self: &Arc<Self>,
+        mut way: Way,
+        mut request: Request<Upload>,
+    ) -> Result<Box<Answer>, Box<Unanswered>> {
         let response = match &mut way {
             Way::One(one) => {
                 make_one(&mut request);
-                one.send(request).await?
+                let Start { status, headers, .. } = one.leg.send(request).await?;
+                let mut response = Response::new(None);
+                (*response.status_mut(), *response.headers_mut()) = (status, headers);
+                response
             }
             Way::Two(share) => {
                 make_two(&mut request);
-                share.send(request).await.map_err(Box::new)?
+                share.send(request).await?.map(Some)
             }
         };
         Ok(Box::new(Answer { response, lease: Some(Lease { origin: self.clone(), way }) }))
     }
 
-    fn broke_off(&self, error: hyper::Error, progress: &Progress) -> Failure {
-        progress.failure().unwrap_or_else(|| Failure::Http(self.name.authority.clone(), error))
+    fn broke_off(&self, error: UnansweredError, progress: &Progress) -> Failure {
+        let authority = || self.name.authority.clone();
+        progress.failure().unwrap_or_else(|| match error {
+            UnansweredError::One(error) => Failure::Reply(authority(), error),
+            UnansweredError::Two(error) => Failure::Http(authority(), error),
+        })
     }
 
     /// A connection with a place on it, if it is still good: a shared one, or else the one that was used last.
@@ -233,7 +223,7 @@ impl Origin {
         }
         loop {
             let Kept { mut one, since } = self.pop()?;
-            if since.elapsed() < self.limits.kept && one.is_good().await {
+            if since.elapsed() < self.limits.kept && one.leg.is_good().await {
                 return Some(Way::One(one));
             }
         }
@@ -266,9 +256,9 @@ impl Origin {
 
     /// A new connection, or a place on one that somebody else has opened meanwhile.
     async fn open(&self) -> Result<Way, Failure> {
-        let Some(tls) = &self.tls else { return self.connect(None).await };
+        let Some(tls) = &self.tls else { return self.speak(self.connect(None).await?).await };
         if self.speaks_one.load(Ordering::Relaxed) {
-            return self.connect(Some(&tls.any)).await;
+            return self.speak(self.connect(Some(&tls.any)).await?).await;
         }
         let opening = self.opening.lock().await;
         if let Some(share) = self.share() {
@@ -276,9 +266,9 @@ impl Origin {
         }
         if self.speaks_one.load(Ordering::Relaxed) {
             drop(opening);
-            return self.connect(Some(&tls.any)).await;
+            return self.speak(self.connect(Some(&tls.any)).await?).await;
         }
-        let way = self.connect(Some(&tls.any)).await?;
+        let way = self.speak(self.connect(Some(&tls.any)).await?).await?;
         match &way {
             Way::One(_) => self.speaks_one.store(true, Ordering::Relaxed),
             Way::Two(share) => self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(share.of()),
@@ -286,7 +276,7 @@ impl Origin {
         Ok(way)
     }
 
-    async fn connect(&self, connector: Option<&TlsConnector>) -> Result<Way, Failure> {
+    async fn connect(&self, connector: Option<&TlsConnector>) -> Result<Line, Failure> {
         let target = &self.name.authority;
         let stream = match (&self.proxy, self.name.scheme) {
             (None, _) => tunnel::straight(target).await?,
@@ -294,54 +284,49 @@ impl Origin {
             (Some(proxy), Scheme::Https) => tunnel::through(proxy, target).await?,
         };
         let (Some(connector), Some(tls)) = (connector, &self.tls) else {
-            return self.speak_one(Gathered(stream)).await;
+            return Ok(Line { wire: Box::new(Gathered(stream)), is_two: false });
         };
-        Box::pin(self.shake(connector, tls, stream)).await
+        let shaken = Box::pin(connector.connect(tls.server.clone(), stream)).await;
+        let stream = shaken.map_err(|error| Failure::Tls(target.clone(), error))?;
+        let is_two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Line { wire: Box::new(stream), is_two })
     }
 
-    async fn shake(&self, connector: &TlsConnector, tls: &Tls, stream: TcpStream) -> Result<Way, Failure> {
-        let shaken = connector.connect(tls.server.clone(), stream).await;
-        let stream = shaken.map_err(|error| Failure::Tls(self.name.authority.clone(), error))?;
-        match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => self.speak_two(stream).await,
-            _ => self.speak_one(stream).await,
+    async fn speak(&self, Line { wire, is_two }: Line) -> Result<Way, Failure> {
+        if !is_two {
+            let leg = Leg::new(wire, self.limits.idle);
+            return Ok(Way::One(One { leg, home: std::thread::current().id() }));
         }
-    }
-
-    async fn speak_one<S>(&self, stream: S) -> Result<Way, Failure>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let spoken = http1::Builder::new().max_buf_size(256 << 10).handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = spoken.map_err(|error| Failure::Http(self.name.authority.clone(), error))?;
-        let wire = Wire(Some(Box::pin(connection.with_upgrades())));
-        Ok(Way::One(One { sender, wire, home: std::thread::current().id() }))
-    }
-
-    async fn speak_two<S>(&self, stream: S) -> Result<Way, Failure>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let spoken = Shared::begin(stream).await;
+        let spoken = Shared::begin(wire).await;
         spoken.map(|shared| Way::Two(shared.place())).map_err(|error| Failure::Http(self.name.authority.clone(), error))
     }
 }
 
 impl Lease {
-    /// Reads and writes what can be, for a body that waits.
-    pub fn poll_wire(&mut self, cx: &mut Context<'_>) {
-        if let Way::One(one) = &mut self.way {
-            one.wire.poll(cx);
+    /// The next piece of a reply's body that comes on it.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LegError>>> {
+        match &mut self.way {
+            Way::One(one) => one.leg.poll_frame(cx),
+            Way::Two(_) => Poll::Ready(None),
+        }
+    }
+
+    /// What is to come of such a body.
+    pub fn rest(&self) -> Rest {
+        match &self.way {
+            Way::One(one) => one.leg.rest(),
+            Way::Two(_) => Rest::Length(0),
         }
     }
 
     /// Keeps the connection for the next request.
     pub fn give_back(self) {
-        let Way::One(one) = self.way else { return };
-        let mut kept = self.origin.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if one.sender.is_closed() {
+        let Way::One(mut one) = self.way else { return };
+        if !one.leg.is_free() {
             return;
         }
+        one.leg.shrink();
+        let mut kept = self.origin.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let (home, one) = (one.home, Kept { one, since: Instant::now() });
         match kept.iter_mut().find(|(thread, _)| *thread == home) {
             Some((_, kept)) if kept.len() < KEPT_MAX => kept.push(one),

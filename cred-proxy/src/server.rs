@@ -15,7 +15,7 @@ use crate::workers::Workers;
 use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -149,7 +149,7 @@ impl Server {
             }
         });
         let served = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(alarm.clone())
             .header_read_timeout(agent_head)
             .max_buf_size(head_bytes.max(64 << 10))
             .serve_connection(io, service)

@@ -4,6 +4,7 @@
 
 use crate::address::{Authority, OriginName, Scheme};
 use crate::config::Config;
+use crate::leg::LegError;
 use crate::limits::Limits;
 use crate::pool::{Origin, Tls};
 use crate::refuse::Refusal;
@@ -32,6 +33,9 @@ pub enum Failure {
     /// The upstream broke off, or does not speak HTTP.
     #[error("the upstream {0} broke off")]
     Http(Authority, #[source] hyper::Error),
+    /// The same over HTTP/1.1.
+    #[error("the upstream {0} gave no reply that can be read")]
+    Reply(Authority, #[source] LegError),
     /// It speaks what it was not offered.
     #[error("the upstream {0} chose a protocol that was not offered")]
     Protocol(Authority),
@@ -57,7 +61,7 @@ impl Failure {
             Self::Tunnel(TunnelError::Refused { status: 504, .. }) | Self::ConnectTime(..) | Self::HeadTime(_) => {
                 Refusal::Timeout
             }
-            Self::Tunnel(_) | Self::Tls(..) | Self::Http(..) | Self::Protocol(_) => Refusal::Upstream,
+            Self::Tunnel(_) | Self::Tls(..) | Self::Http(..) | Self::Reply(..) | Self::Protocol(_) => Refusal::Upstream,
             Self::Upload => Refusal::Body,
             Self::TooLong(_) => Refusal::TooLarge,
             Self::Cut => Refusal::NoRoute,

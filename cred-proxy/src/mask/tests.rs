@@ -109,6 +109,24 @@ fn overlapping_forms_are_masked_whole() {
 }
 
 #[test]
+fn what_stands_before_a_form_inside_the_beginning_of_another_is_not_masked() {
+    let (whole, part) = ("my-hunter22:hunter22", "hunter22");
+    let forms = Arc::new(Forms::new(&[Secret::new(whole.into()), Secret::new(part.into())]).unwrap());
+    for (text, wanted) in [
+        ("<my-hunter22:>", "<my-********:>"),
+        ("<my-hunter22:hunter22>", "<********************>"),
+        ("<my-hunter22my-hunter22:>", "<my-********my-********:>"),
+    ] {
+        for cut in 0..text.len() {
+            for other in 0..text.len() {
+                let masked = through(&forms, text.as_bytes(), &[cut, other]);
+                assert_eq!(String::from_utf8(masked).unwrap(), wanted, "cut at {cut} and {other}");
+            }
+        }
+    }
+}
+
+#[test]
 fn debug_shows_nothing() {
     assert_eq!(format!("{:?}", forms(SECRET)), "Forms([redacted])");
 }

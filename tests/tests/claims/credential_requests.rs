@@ -144,6 +144,7 @@ fn a_path_has_one_reading_or_none() {
         "/NARROW/v1/echo",
         "/narrow/V1/echo",
         "/narrow/v1/%252e%252e/upload",
+        "/narrow/v1/%252%65%25%32e/upload",
         "/narrow/v1/echo%00",
         "/narrow/v1/echo%0d%0aX:y",
         "/narrow/v1/echo%20",
