@@ -96,7 +96,10 @@ impl Keywords {
     /// Goes on in all lanes until one of them is where something may be, or at the end. A function of its own and of so
     /// few things that all of them stay in registers.
     #[inline(never)]
-    #[allow(clippy::needless_range_loop, reason = "it is a place in each of the parts, which are gone through together")]
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "it is a place in each of the parts, which are gone through together"
+    )]
     fn steps(&self, parts: &[&[u8]; LANES], from: usize, mut states: [StateID; LANES]) -> (usize, [StateID; LANES]) {
         let length = parts[0].len();
         let parts: [&[u8]; LANES] = std::array::from_fn(|lane| &parts[lane][..length]);
