@@ -3,6 +3,7 @@
 //! its own opinion on that. These parsers never allocate by what the bytes claim and never panic.
 
 use gix_hash::ObjectId;
+use memchr::memchr2;
 
 /// The four kinds of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,22 +86,43 @@ impl<'a> TreeEntries<'a> {
         self.rest
     }
 
-    fn entry(&mut self) -> Result<TreeEntry<'a>, &'static str> {
+    /// The names alone, which is all that a scan wants.
+    pub fn names(mut self) -> impl Iterator<Item = Result<&'a [u8], Malformed>> {
+        std::iter::from_fn(move || self.step(|this| Ok(this.parts()?.1)))
+    }
+
+    /// Mode, name and object of the next entry, which is then behind.
+    fn parts(&mut self) -> Result<(u32, &'a [u8], &'a [u8]), &'static str> {
         let space = self.rest.iter().take(8).position(|byte| *byte == b' ').ok_or("an entry has no mode")?;
         let (mode, rest) = self.rest.split_at(space);
-        let nul = rest.iter().position(|byte| *byte == 0).ok_or("a name has no end")?;
-        let name = &rest[1..nul];
-        let (oid, rest) = rest[nul + 1..].split_at_checked(self.format.len_in_bytes()).ok_or("it ends in an entry")?;
-        let oid = ObjectId::try_from(oid).map_err(|_| "an entry has no object")?;
-        let entry = TreeEntry { mode: mode_of(mode)?, name, oid };
+        let mode = mode_of(mode)?;
+        let end = memchr2(0, b'/', rest).ok_or("a name has no end")?;
+        if rest[end] == b'/' {
+            return Err("a name has a slash");
+        }
+        let name = &rest[1..end];
         if name.is_empty() {
             return Err("a name is empty");
         }
-        if name.contains(&b'/') {
-            return Err("a name has a slash");
-        }
+        let (oid, rest) = rest[end + 1..].split_at_checked(self.format.len_in_bytes()).ok_or("it ends in an entry")?;
         self.rest = rest;
-        Ok(entry)
+        Ok((mode, name, oid))
+    }
+
+    fn entry(&mut self) -> Result<TreeEntry<'a>, &'static str> {
+        let (mode, name, oid) = self.parts()?;
+        let oid = ObjectId::try_from(oid).map_err(|_| "an entry has no object")?;
+        Ok(TreeEntry { mode, name, oid })
+    }
+
+    fn step<T>(&mut self, one: impl FnOnce(&mut Self) -> Result<T, &'static str>) -> Option<Result<T, Malformed>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        Some(one(self).map_err(|what| {
+            self.rest = &[];
+            Malformed { kind: ObjectKind::Tree, what }
+        }))
     }
 }
 
@@ -108,13 +130,7 @@ impl<'a> Iterator for TreeEntries<'a> {
     type Item = Result<TreeEntry<'a>, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        Some(self.entry().map_err(|what| {
-            self.rest = &[];
-            Malformed { kind: ObjectKind::Tree, what }
-        }))
+        self.step(Self::entry)
     }
 }
 
@@ -200,7 +216,7 @@ impl Tag {
 pub fn check(kind: ObjectKind, content: &[u8], format: gix_hash::Kind) -> Result<(), Malformed> {
     match kind {
         ObjectKind::Blob => Ok(()),
-        ObjectKind::Tree => TreeEntries::new(content, format).try_for_each(|entry| entry.map(drop)),
+        ObjectKind::Tree => TreeEntries::new(content, format).names().try_for_each(|name| name.map(drop)),
         ObjectKind::Commit => Commit::parse(content, format).map(drop),
         ObjectKind::Tag => Tag::parse(content, format).map(drop),
     }

@@ -18,6 +18,7 @@ pub mod command;
 mod container;
 mod engine;
 mod finding;
+mod keywords;
 mod known;
 mod object;
 mod randomness;

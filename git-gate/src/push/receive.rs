@@ -313,9 +313,9 @@ impl Sink for Scanning {
 /// A tree's names, one a line.
 pub fn tree_names(content: &[u8], format: Kind) -> Result<Vec<u8>, pack::Refused> {
     let mut names = Vec::with_capacity(content.len());
-    for entry in TreeEntries::new(content, format) {
-        let entry = entry.map_err(|malformed| pack::Refused(Cow::Owned(malformed.to_string())))?;
-        names.extend_from_slice(entry.name);
+    for name in TreeEntries::new(content, format).names() {
+        let name = name.map_err(|malformed| pack::Refused(Cow::Owned(malformed.to_string())))?;
+        names.extend_from_slice(name);
         names.push(b'\n');
     }
     Ok(names)

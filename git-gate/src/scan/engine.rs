@@ -3,12 +3,10 @@
 
 use super::ScannerError;
 use super::container::Container;
+use super::keywords::{Ends, Keywords};
 use super::known::{self, Form};
 use super::rules::{Rule, Rules, Tier, syntax};
 use super::{Refused, Secret};
-use aho_corasick::automaton::Automaton;
-use aho_corasick::dfa::DFA;
-use aho_corasick::{Anchored, MatchKind, StartKind};
 use regex_automata::meta::{BuildError, Cache, Regex};
 use regex_automata::util::captures::Captures;
 use regex_automata::{Anchored as Where, Input};
@@ -27,7 +25,7 @@ const TRY_UNITS: u64 = 32;
 
 /// Everything that is searched for, ready.
 pub(super) struct Engine {
-    keywords: DFA,
+    keywords: Keywords,
     /// What each keyword is of.
     targets: Vec<Vec<Target>>,
     rules: Vec<Search>,
@@ -69,6 +67,7 @@ pub(super) struct Hit {
 #[derive(Default)]
 pub(super) struct Workspace {
     searches: Vec<Option<Box<(Cache, Captures)>>>,
+    ends: Ends,
 }
 
 /// What one pass over a text gives.
@@ -99,13 +98,7 @@ impl Engine {
             kind.magic().iter().for_each(|magic| add(magic, Target::Container(kind)));
         }
         let (words, targets): (Vec<_>, Vec<_>) = words.into_iter().unzip();
-        let keywords = DFA::builder()
-            .match_kind(MatchKind::Standard)
-            .start_kind(StartKind::Unanchored)
-            .ascii_case_insensitive(true)
-            .prefilter(false)
-            .build(&words)
-            .map_err(|_| ScannerError::TooLarge)?;
+        let keywords = Keywords::new(&words)?;
         let search = |rule| Search { rule, regex: OnceLock::new(), except: OnceLock::new() };
         Ok(Self {
             keywords,
@@ -150,28 +143,20 @@ impl Engine {
     ) -> Result<Seen, Refused> {
         const STRIDE: usize = 64 << 10;
         let mut seen = Seen::default();
-        // Without a prefilter the start state is an ordinary one, so the loop has one test per byte.
-        let Ok(mut state) = self.keywords.start_state(Anchored::No) else { return Err(Refused::Unfinished) };
-        let begin = own.start;
         // A keyword that begins in `own` may end after it.
-        let end = text.len().min(own.end.saturating_add(self.keywords.max_pattern_len()));
-        let mut from = begin;
+        let end = text.len().min(own.end.saturating_add(self.keywords.longest()));
+        let mut from = own.start;
         while from < end {
             let to = end.min(from + STRIDE);
             let mut units = (to - from) as u64;
-            for (at, byte) in text[from..to].iter().enumerate() {
-                state = self.keywords.next_state(Anchored::No, state, *byte);
-                if self.keywords.is_special(state) && self.keywords.is_match(state) {
-                    let ends = from + at + 1;
-                    for nth in 0..self.keywords.match_len(state) {
-                        let word = self.keywords.match_pattern(state, nth);
-                        let begins = ends - self.keywords.pattern_len(word);
-                        if begins < own.end {
-                            units += self.keyword(text, begins..ends, word.as_usize(), space, &mut seen)?;
-                        }
-                    }
+            let mut ends = std::mem::take(&mut space.ends);
+            self.keywords.search(text, own.start, from..to, &mut ends)?;
+            for (at, word) in self.keywords.found(&ends) {
+                if at.start < own.end {
+                    units += self.keyword(text, at, word, space, &mut seen)?;
                 }
             }
+            space.ends = ends;
             work(units)?;
             from = to;
         }

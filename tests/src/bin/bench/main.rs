@@ -35,9 +35,15 @@ use std::process::{Command, ExitCode};
 /// Both sides in turn, this often at least: below, a median says little.
 const ROUNDS_MIN: u32 = 7;
 
+/// What needs no engine has arguments of its own.
+const OTHERS: &str = "\
+Others, with a help of their own (bench NAME --help):
+  git   clones and pushes through git-gate, beside direct ones and beside a mirror
+  scan  the scan of a push, beside known scanners";
+
 /// Measures a bottle's launch and teardown against the same as a script of `docker` commands, and cred-proxy against nginx.
 #[derive(Parser)]
-#[command(name = "bench")]
+#[command(name = "bench", after_help = OTHERS)]
 struct Args {
     /// What to measure; launch and teardown are measured in the same rounds.
     #[arg(value_enum, required = true)]
