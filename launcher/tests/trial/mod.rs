@@ -197,6 +197,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
                 wall: "wall:1".to_owned(),
             },
             attempt: 0,
+            resumed: None,
         },
         pinned: true,
         engine: None,
@@ -206,6 +207,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         credentials_read: 0,
         env: Vec::new(),
         init: dir.join("init"),
+        base: None,
         on_proposal: Vec::new(),
     }
 }

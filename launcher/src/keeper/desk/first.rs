@@ -88,7 +88,7 @@ impl<E: Engine> Desk<E> {
             about: String::new(),
             home: Vec::new(),
         };
-        Ok(Supplies { feeds, brought, baseline: self.dir.baseline() })
+        Ok(Supplies { feeds, brought, baseline: self.dir.baseline(), saved: self.dir.workspace() })
     }
 }
 
