@@ -123,6 +123,13 @@ async fn one_try<E: Engine>(
         // It may have been made all the same, by a request whose answer was lost.
         undo.stage();
         undo.push(Undo::Engine(image));
+        let forgotten = match session.dir.image().filter(|kept| kept.reference == built.reference) {
+            Some(_) => session.dir.forget_image(),
+            None => Ok(()),
+        };
+        if let Err(error) = forgotten {
+            shared.log.line("keeper", "err", &format!("the record of the image cannot be removed: {error}"));
+        }
     }
     let home = Home { engine: &*shared.engine, dir: &session.dir, progress: &progress };
     let leftovers = undo.unwind(&*shared.engine, &home).await;

@@ -148,8 +148,9 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
     let build = ContainerSpec {
         entrypoint: Some(vec![init::PATH.to_owned(), "agent".to_owned()]),
         command: Some(Vec::new()),
-        // The first process has a user of its own, which the steps' shells do not.
-        user: format!("{0}:{0}", init::UID),
+        // Root, unlike the agent's: with no-new-privileges no step could have a right that the first process has not. That one
+        // cannot be traced, opened or ended by the steps all the same: it is not dumpable, and first in its namespace.
+        user: "0:0".to_owned(),
         workdir: Some("/".to_owned()),
         hosts: reachable.clone(),
         read_only: false,
@@ -190,4 +191,47 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
         supervise: None,
         ..whole
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use supervise::check::dockerfile::is_reserved;
+
+    fn base() -> ImageFacts {
+        ImageFacts {
+            id: "sha256:0".to_owned(),
+            user: "node".to_owned(),
+            entrypoint: vec!["/entry".to_owned()],
+            command: vec!["cmd".to_owned()],
+            env: vec!["PATH=/bin".to_owned(), "A=0".to_owned()],
+            ..ImageFacts::default()
+        }
+    }
+
+    #[test]
+    fn what_a_bottle_sets_no_dockerfile_does() {
+        for name in provision::environment().keys() {
+            assert!(is_reserved(name), "{name}");
+        }
+        for name in ["ANTHROPIC_BASE_URL", "OPENAI_BASE_URL", "npm_config_registry", "HOME", "TERM"] {
+            assert!(is_reserved(name), "{name}");
+        }
+        assert!(!is_reserved("RUST_LOG"));
+    }
+
+    #[test]
+    fn steps_run_as_they_say_and_the_image_says_what_its_base_does() {
+        let text = "FROM a\nRUN one\nENV A=1 PATH=/x:$PATH:/y\nUSER root\nWORKDIR /w\nRUN two\n";
+        let (deeds, made) = deeds(&base(), &Dockerfile::parse(text).unwrap());
+        let who: Vec<_> = deeds.iter().map(|d| (d.line, d.user.as_str(), d.workdir.as_str())).collect();
+        assert_eq!(who, [(2, "node", "/"), (5, "0:0", "/"), (6, "root", "/w")]);
+        assert_eq!(deeds[2].argv, ["/bin/sh", "-c", "two"]);
+        let env: BTreeMap<_, _> = deeds[2].env.iter().cloned().collect();
+        assert_eq!((env["A"].as_str(), env["PATH"].as_str()), ("1", "/x:/bin:/y"));
+        assert_eq!(env["https_proxy"], "http://pipelock:8888", "the way out is the exec's");
+        assert_eq!((made.user.as_str(), made.workdir.as_str()), ("node", "/w"), "USER is for the steps alone");
+        assert_eq!((made.entrypoint, made.command), (base().entrypoint, base().command));
+        assert_eq!(made.env, ["A=1", "PATH=/x:/bin:/y"], "nothing of the build is in the image");
+    }
 }
