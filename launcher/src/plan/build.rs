@@ -96,7 +96,7 @@ pub fn deeds(base: &ImageFacts, dockerfile: &Dockerfile) -> (Vec<Deed>, ImageFac
         };
         match &step.instruction {
             Instruction::Run(text) => {
-                deeds.push(deed(format!("RUN {text}"), shell(text), &user, &workdir, &env));
+                deeds.push(deed(shown(text), shell(text), &user, &workdir, &env));
             }
             Instruction::Env(variables) => variables.iter().for_each(|variable| set(&mut env, variable)),
             Instruction::Workdir(path) => {
@@ -119,6 +119,13 @@ pub fn deeds(base: &ImageFacts, dockerfile: &Dockerfile) -> (Vec<Deed>, ImageFac
         ..base.clone()
     };
     (deeds, made)
+}
+
+/// A RUN for a line of progress.
+fn shown(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 160;
+    let cut: String = text.chars().take(CHARACTERS_MAX).collect();
+    format!("RUN {cut}{}", if cut.len() < text.len() { " …" } else { "" })
 }
 
 fn set(env: &mut Vec<(String, String)>, variable: &Variable) {
@@ -154,8 +161,6 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
         workdir: Some("/".to_owned()),
         hosts: reachable.clone(),
         read_only: false,
-        // What the launcher puts in is not of the image: a volume is not committed, and goes with the container.
-        volumes: vec![agent::OWN_DIR.to_owned()],
         memory_bytes,
         nano_cpus: (cpus * 1e9).round() as u64,
         pids: pids.saturating_add(1),

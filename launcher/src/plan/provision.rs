@@ -224,10 +224,21 @@ pub fn archive(
 }
 
 /// The archive to unpack at `/` of the container that a Dockerfile is carried out in: what its first process and its package
-/// managers need, all of it below the one directory that is not of the image.
+/// managers need. [`cleared`] takes it out again.
 pub fn build_archive(image: &ImageFiles, brought: &Brought) -> Result<Vec<u8>, ProvisionError> {
     let mut tar = Archive::default();
     own_files(&mut tar, image, brought)?;
+    tar.finish()
+}
+
+/// The archive that leaves nothing in [`build_archive`]'s files, to be put over them when nothing runs any more. An archive cannot
+/// remove a file, so they stay, empty; a launch writes them anew.
+pub fn cleared() -> Result<Vec<u8>, ProvisionError> {
+    let mut tar = Archive::default();
+    tar.directory(OWN_DIR, 0o755, (0, 0))?;
+    for path in [init::PATH, CA, TRUSTSTORE, BUNDLE] {
+        tar.file(path, 0o444, (0, 0), b"")?;
+    }
     tar.finish()
 }
 

@@ -196,8 +196,8 @@ fn a_dockerfile_that_tries_everything_gets_none_of_it() {
          RUN cp /bin/sh /usr/bin/rooted && chmod 4755 /usr/bin/rooted && cp \"$(command -v id)\" /usr/bin/rootid && chmod 4755 /usr/bin/rootid\n\
          RUN cp -r /.bottle /kept; sed -i 's/^agent.*//' /etc/passwd; printf 'agent:x:0:0::/root:/bin/sh\\n' >> /etc/passwd\n\
          RUN (while :; do date > /stayed; sleep 0.1; done) > /dev/null 2>&1 & sleep 0.3\n\
-         RUN rm -f /.bottle/bottle-init; printf '#!/bin/sh\\n' > /.bottle/bottle-init; mkdir -p /workspace /etc/ld.so.conf.d; \
-         touch /workspace/planted\nUSER root\n",
+         RUN rm -f /.bottle/bottle-init; printf '#!/bin/sh\\n' > /.bottle/bottle-init; rm -rf /workspace; \
+         ln -s /etc /workspace\nUSER root\n",
         attacker = world.attacker_ip(),
         api = world.api_ip(),
     );
@@ -229,7 +229,7 @@ fn a_dockerfile_that_tries_everything_gets_none_of_it() {
     let stayed = bottle.sh("cat /stayed; sleep 1; cat /stayed").ok().stdout;
     let stayed: Vec<&str> = stayed.lines().collect();
     assert!(stayed.len() == 2 && stayed[0] == stayed[1], "{stayed:?}");
-    assert_eq!(bottle.sh("test -e /workspace/planted; cat left.txt").stdout, "left");
+    assert_eq!(bottle.sh("test -x /.bottle/bottle-init && cat left.txt").stdout, "left");
     // Its copy of the build's certificate is of an authority whose key is gone: this life has another.
     let ours = bottle.sh("cat /.bottle/ca.pem").ok().stdout;
     assert!(!bottle.sh("cat /kept/ca.pem").ok().stdout.is_empty());
@@ -241,6 +241,11 @@ fn a_dockerfile_that_tries_everything_gets_none_of_it() {
     for gone in ["HTTP_PROXY", "pipelock:8888", "SSL_CERT_FILE", world.canary(), "64999"] {
         assert!(!inspect.to_lowercase().contains(&gone.to_lowercase()), "{gone}: {inspect}");
     }
+    let look = format!("look-{}", bottle.id());
+    docker(&["create", "--name", &look, &image, "x"]);
+    let own = docker(&["cp", &format!("{look}:/.bottle"), "-"]);
+    docker(&["rm", &look]);
+    assert!(own.contains(".bottle/ca.pem") && !own.contains("BEGIN CERTIFICATE"), "{own}");
     bottle.stop();
     site.assert_nothing_left();
     forget(&site, &bottle);
