@@ -551,7 +551,8 @@ fn ending<E: Engine>(
         metadata.ended = Some(state::now());
         metadata.outcome = Some(word);
         // What was told of a life before is worth more than that this one did not begin.
-        let reported = if began { session.dir.write_report(&report) } else { Ok(()) };
+        let is_told = began || !session.dir.has_lived();
+        let reported = if is_told { session.dir.write_report(&report) } else { Ok(()) };
         let written = reported.and_then(|()| session.dir.write_metadata(&metadata));
         if let Err(error) = written {
             shared.log.line("keeper", "err", &format!("how it ended cannot be written: {error}"));
