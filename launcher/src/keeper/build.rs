@@ -2,7 +2,7 @@
 //! RUN is an exec in it, its container ends, an image is made of its files, and everything but the image is taken back.
 //!
 //! What it will make, the image included, is recorded on the host first, so that a keeper that dies leaves nothing that a
-//! sweep does not take back; only when the image is there and written down does it stay, until the bottle is forgotten.
+//! sweep does not take back; only when all of it went well does the image stay, until the bottle is forgotten.
 
 use super::{ATTEMPTS, Charge, Outcome, Shared, failure, panicked, serve, supplies};
 use crate::control::Sidecar;
@@ -204,14 +204,17 @@ impl<E: Engine> Work<'_, E> {
             user: facts.user,
             workdir: facts.workdir,
         };
-        self.shared.engine.commit(container, &image).await?;
         let kept = KeptImage {
             reference: self.built.reference.clone(),
             content: self.built.content.clone(),
             owner,
             base: self.files.clone(),
         };
-        self.session.dir.write_image(&kept).map_err(io)
+        // First, since an engine may make it for a keeper that is dead by then, after a sweep has looked: what is written
+        // down here is whole where it is there, and is used or forgotten by this.
+        self.session.dir.write_image(&kept).map_err(io)?;
+        self.shared.engine.commit(container, &image).await?;
+        Ok(())
     }
 
     async fn steps(&self, steps: &[Deed]) -> Result<(), LaunchError> {

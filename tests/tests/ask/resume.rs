@@ -50,7 +50,8 @@ fn images(bottle: &Bottle<'_>) -> Vec<String> {
 #[track_caller]
 fn forget(site: &Site, bottle: &Bottle<'_>) {
     site.launcher(&["cleanup", "--forget", bottle.id()]).ok();
-    assert_eq!(images(bottle), [""; 0]);
+    let label = format!("label=dev.bottle.id={}", bottle.id());
+    assert_eq!(docker(&["images", "-q", "-f", &label]), "", "neither by its name nor without one");
     assert!(!bottle.dir().path().exists());
 }
 

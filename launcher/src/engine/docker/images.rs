@@ -248,7 +248,10 @@ impl Inner {
             healthcheck: Some(body::no_health_check()),
             ..ContainerConfig::default()
         };
-        Ok(look(&what, COMMIT_WITHIN, self.client.commit_container(options, config)).await?.id)
+        let before = self.image(&image.reference).await?;
+        let made = look(&what, COMMIT_WITHIN, self.client.commit_container(options, config)).await?.id;
+        self.drop_untagged(before, &made).await;
+        Ok(made)
     }
 
     async fn put_and_commit(&self, id: &str, derived: &Derived, what: &str) -> Result<String, EngineError> {
