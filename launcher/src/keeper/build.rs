@@ -191,7 +191,7 @@ impl<E: Engine> Work<'_, E> {
             self.session.dir.forget_image().map_err(io)?;
         }
         self.tell("making the image").await;
-        let archive = crate::plan::provision::cleared()?;
+        let archive = plan::provision::cleared()?;
         let bytes = futures_util::stream::once(async move { Ok(bytes::Bytes::from(archive)) }).boxed();
         self.shared.engine.put(container, "/", bytes).await?;
         let image = CommitSpec {
