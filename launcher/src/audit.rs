@@ -45,6 +45,9 @@ pub enum Event {
         image: String,
         /// What it may reach, line by line.
         reach: Vec<String>,
+        /// Is it launched again, after a life before?
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        resumed: bool,
     },
     /// The agent asks for a change.
     Proposal {

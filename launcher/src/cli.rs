@@ -28,6 +28,12 @@ pub enum Command {
                             launcher run coder --headless --prompt 'fix the tests' --yes\n  launcher run coder --dry-run"
     )]
     Run(Run),
+    /// Launch a bottle that has ended once more, with its saved work and the Dockerfile that was approved for it
+    #[command(
+        override_usage = "launcher resume <ID> [OPTIONS] [-- CMD...]",
+        after_help = "Examples:\n  launcher resume coder\n  launcher resume coder --no-dockerfile -- bash"
+    )]
+    Resume(Resume),
     /// List the bottles that are running
     Ps(Ps),
     /// See and type what a bottle's agent has on its terminal (Ctrl-P Ctrl-Q lets go)
@@ -117,6 +123,34 @@ pub struct Run {
     /// Copy nothing of the current directory into the bottle
     #[arg(long)]
     pub no_workspace: bool,
+    /// pipelock's image, instead of the pinned one
+    #[arg(long, value_name = "IMAGE")]
+    pub pipelock_image: Option<String>,
+    /// The program to run, instead of the image's own
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// `resume`
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// Use the manifest's image, whatever Dockerfile was approved
+    #[arg(long)]
+    pub no_dockerfile: bool,
+    /// No terminal: the prompt goes in, the output comes out
+    #[arg(long)]
+    pub headless: bool,
+    /// What a headless agent is asked to do
+    #[arg(long, requires = "headless")]
+    pub prompt: Option<String>,
+    /// Leave the bottle alone as soon as the agent runs
+    #[arg(long)]
+    pub detach: bool,
+    /// Do not ask whether the agent may have what the manifest gives it
+    #[arg(long, short)]
+    pub yes: bool,
     /// pipelock's image, instead of the pinned one
     #[arg(long, value_name = "IMAGE")]
     pub pipelock_image: Option<String>,

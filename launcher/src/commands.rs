@@ -24,6 +24,7 @@ pub mod pages;
 pub mod proposals;
 pub mod ps;
 pub mod remotes;
+pub mod resume;
 pub mod run;
 pub mod show;
 pub mod stop;
@@ -131,6 +132,7 @@ pub fn dispatch(cli: Cli) -> Exit {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(&here, args).await,
+            Command::Resume(args) => resume::resume(&here, args).await,
             Command::Ps(args) => ps::ps(&here, &args).await,
             Command::Attach(args) => attach::attach(&here, &args.id).await,
             Command::Exec(args) => attach::exec(&here, &args.id, args.command).await,

@@ -101,7 +101,7 @@ pub struct ContainerSpec {
     pub disk_bytes: Option<u64>,
     /// `runc`, `runsc`; `None`: the engine's default.
     pub runtime: Option<String>,
-    /// Capabilities it keeps. Only the wall has one.
+    /// Capabilities it keeps. Only the wall and a build have any.
     pub capabilities: Vec<String>,
     /// Which system calls it may make.
     pub seccomp: Seccomp,
@@ -180,6 +180,34 @@ pub enum Undo {
         /// Whose it must be.
         owner: Owner,
     },
+    /// Takes the name off an image, and the image away when that was its last.
+    RemoveImage {
+        /// Repository and tag.
+        reference: String,
+        /// Whose it must be.
+        owner: Owner,
+    },
+}
+
+/// An image to make of a stopped container's files. What it says of itself is said here, and nothing of it by the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitSpec {
+    /// Repository and tag.
+    pub reference: String,
+    /// Whose it is: written as labels.
+    pub owner: Owner,
+    /// What its label [`CONTENT_LABEL`] says.
+    pub content: String,
+    /// ENTRYPOINT.
+    pub entrypoint: Vec<String>,
+    /// CMD.
+    pub command: Vec<String>,
+    /// ENV, `NAME=value`.
+    pub env: Vec<String>,
+    /// USER; not empty, or the engine would take the container's.
+    pub user: String,
+    /// WORKDIR; not empty.
+    pub workdir: String,
 }
 
 /// A command to run in a running container.
@@ -447,6 +475,10 @@ pub trait Engine: Send + Sync + 'static {
         entrypoint: &[String],
         labels: &BTreeMap<String, String>,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Makes an image of the files of a container that does not run; volumes and what is in memory are not among them.
+    /// Gives its content address.
+    fn commit(&self, container: &str, image: &CommitSpec) -> impl Future<Output = Result<String, EngineError>> + Send;
 
     /// Unpacks a tar archive, as it streams in, into a directory of a created container (`/` for absolute members).
     fn put(

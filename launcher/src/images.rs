@@ -254,13 +254,13 @@ fn unnamed(path: &str, program: bytes::Bytes, user: &str) -> ScratchImage {
     }
 }
 
-/// Makes the agent's image ready: it is there, or pulled, or built. Gives what planning must know of it.
+/// Makes the image of the bottle's manifest ready: it is there, or pulled, or built. Gives what planning must know of it.
 pub async fn agent<E: Engine>(
     engine: &E,
     order: &Order,
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<ImageFacts, Failure> {
-    let reference = agent::agent_image(order);
+    let reference = agent::base_image(order);
     match &order.bottle.agent.image {
         ImageSource::Reference(_) => {
             if let Some(facts) = engine.image(&reference).await? {

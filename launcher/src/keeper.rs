@@ -14,9 +14,9 @@ use crate::keeper_socket::{self, Ending, ToClient};
 use crate::launch::clock::Clock;
 use crate::launch::{Launch, LaunchError, Running};
 use crate::log::LogFile;
-use crate::plan::provision::ProvisionError;
+use crate::plan::provision::{ImageFiles, ProvisionError};
 use crate::plan::{self, Order, Plan};
-use crate::state::{self, Metadata, Session, StateRoot};
+use crate::state::{self, BottleDir, Metadata, Session, StateRoot};
 use crate::stop::{self, Level, Stop, Stopper};
 use crate::transfer::Home;
 use crate::undo::{Leftover, UndoStack};
@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 pub mod agent;
+pub mod build;
 pub mod console;
 pub mod current;
 pub mod desk;
@@ -66,6 +67,9 @@ pub struct Charge {
     pub env: Vec<(String, String)>,
     /// The static first process, by its path on this machine.
     pub init: std::path::PathBuf,
+    /// Users and groups of the image that the agent's own began with; the keeper finds them itself.
+    #[serde(skip)]
+    pub base: Option<ImageFiles>,
     /// The operator's command for every new proposal: program and arguments; empty for none.
     #[serde(default)]
     pub on_proposal: Vec<String>,
@@ -197,6 +201,9 @@ fn claim(root: &StateRoot, charge: &Charge) -> Result<Session, Failure> {
     let claimed = |id: &str| {
         root.claim(id).map_err(|e| Failure::launch(format!("the bottle's folder cannot be made: {e}"), None))
     };
+    if charge.order.resumed.is_some() {
+        return reopened(&root.dir(wanted));
+    }
     if charge.pinned {
         return claimed(wanted)?.ok_or_else(|| taken(wanted));
     }
@@ -206,6 +213,23 @@ fn claim(root: &StateRoot, charge: &Charge) -> Result<Session, Failure> {
         }
     }
     Err(taken(wanted))
+}
+
+/// Takes the folder of a bottle that has ended.
+fn reopened(dir: &BottleDir) -> Result<Session, Failure> {
+    let io = |e: std::io::Error| Failure::launch(format!("the folder of {} cannot be used: {e}", dir.id()), None);
+    let busy = || {
+        let hint = format!("see `launcher ps`; end it with `launcher stop {}`", dir.id());
+        Failure::usage(format!("{} is running, or another command is at work on it", dir.id()), hint)
+    };
+    let session = dir.lock_soon().map_err(io)?.ok_or_else(busy)?;
+    if session.dir.metadata().is_none() || session.dir.recorded().is_some() {
+        let hint = "run `launcher cleanup`, and say it again".to_owned();
+        return Err(Failure::launch(format!("{} has not been taken back yet", dir.id()), hint));
+    }
+    session.sweep_stale().map_err(io)?;
+    session.dir.begin_again().map_err(io)?;
+    Ok(session)
 }
 
 /// The error for an id that is in use.
@@ -218,6 +242,9 @@ pub fn taken(id: &str) -> Failure {
 
 /// Removes the folder of a bottle that never began.
 fn discard(session: &Session, log: &LogFile) {
+    if session.dir.has_lived() {
+        return;
+    }
     if let Err(error) = session.dir.remove() {
         log.line("keeper", "err", &format!("the bottle's folder cannot be removed: {error}"));
     }
@@ -240,7 +267,18 @@ pub async fn keep<E: Engine>(shared: &Arc<Shared<E>>, charge: &mut Charge, sessi
     let started = state::now();
     let mut outcome = Outcome::Stopped;
     let mut leftovers = Vec::new();
-    for attempt in 0..ATTEMPTS {
+    let built = AssertUnwindSafe(build::ready(shared, charge, session, stop)).catch_unwind().await;
+    let is_ready = match built.unwrap_or_else(|_| Err((Outcome::Failed(panicked()), Vec::new()))) {
+        Ok(base) => {
+            charge.base = base;
+            true
+        }
+        Err(ended) => {
+            (outcome, leftovers) = ended;
+            false
+        }
+    };
+    for attempt in (0..ATTEMPTS).take_while(|_| is_ready) {
         charge.order.attempt = attempt;
         let (tried, left) = one_try(shared, charge, session, stop, &started).await;
         leftovers = left;
@@ -271,6 +309,10 @@ fn failure(error: &LaunchError) -> Failure {
         LaunchError::Provision(ProvisionError::NoUser(_)) => {
             Some("name one that it has as `agent.user` in the bottle's manifest, or say `user: auto`".to_owned())
         }
+        LaunchError::Build(_) => Some(
+            "`launcher logs` has all that it said; `launcher resume BOTTLE --no-dockerfile` launches without it"
+                .to_owned(),
+        ),
         LaunchError::Workspace(_) => Some("start in a directory that can be read, or say --no-workspace".to_owned()),
         LaunchError::Engine(EngineError { kind: Kind::Conflict, .. }) => Some(
             "another launcher took the name in this moment: say it again, and the next free one is chosen".to_owned(),
@@ -278,6 +320,7 @@ fn failure(error: &LaunchError) -> Failure {
         LaunchError::Engine(_)
         | LaunchError::Bring(_)
         | LaunchError::Provision(_)
+        | LaunchError::Restore(_)
         | LaunchError::Panicked(_)
         | LaunchError::Stopped => None,
     };
@@ -306,7 +349,7 @@ async fn one_try<E: Engine>(
         shared.console.notice_now(text);
     };
     let launch = Launch::new(&*shared.engine, &plan, &made.supplies, stop, &shared.log, &progress, &notify);
-    let launch = launch.remembering(Memory::beside(&session.dir), image.clone());
+    let launch = launch.remembering(Memory::beside(&session.dir), image.clone()).trusting(charge.base.clone());
     let mut held = Held::default();
     let launched = AssertUnwindSafe(launch.run(&mut undo)).catch_unwind().await;
     // What a verdict brings later is taken back with the rest.
@@ -388,6 +431,11 @@ async fn prepare<E: Engine>(
     let Some(image) = facts.agent_image.as_ref().map(|i| i.id.clone()) else {
         return Err(Failure::launch(format!("the engine has no image {}", charge.image), None));
     };
+    if let (Some(built), Some(found)) = (charge.order.built(), &facts.agent_image)
+        && built.content != found.content
+    {
+        return Err(Failure::launch(format!("the image {} is not what was made for this bottle", charge.image), None));
+    }
     let plan = plan::plan(&charge.order, &facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
     let made = supplies::supplies(&plan, charge, &session.dir)?;
     let io = |e: std::io::Error| Failure::launch(format!("the bottle's folder cannot be written: {e}"), None);
@@ -459,6 +507,7 @@ fn opened(charge: &Charge, plan: &Plan, image: &str, session: &Session) -> Resul
         bottle: charge.order.bottle.name.clone(),
         image: image.to_owned(),
         reach: plan.reach.lines(),
+        resumed: charge.order.resumed.is_some(),
     };
     audit.record(launched).map_err(|e| failed(e.to_string()))?;
     Ok(Arc::new(audit))
@@ -495,13 +544,16 @@ fn ending<E: Engine>(
         Outcome::Failed(failure) => (failure.exit, Some(failure.message), failure.hint, "failed".to_owned()),
     };
     let began = session.dir.was_started();
-    if !began && leftovers.is_empty() {
+    if !began && leftovers.is_empty() && !session.dir.has_lived() {
         discard(session, &shared.log);
     } else if let Some(mut metadata) = session.dir.metadata() {
         note_end(session, &shared.log, &word, leftovers);
         metadata.ended = Some(state::now());
         metadata.outcome = Some(word);
-        let written = session.dir.write_report(&report).and_then(|()| session.dir.write_metadata(&metadata));
+        // What was told of a life before is worth more than that this one did not begin.
+        let is_told = began || !session.dir.has_lived();
+        let reported = if is_told { session.dir.write_report(&report) } else { Ok(()) };
+        let written = reported.and_then(|()| session.dir.write_metadata(&metadata));
         if let Err(error) = written {
             shared.log.line("keeper", "err", &format!("how it ended cannot be written: {error}"));
         }

@@ -7,7 +7,7 @@ use crate::engine::{Engine, EngineError, Kind, NetworkMode, Step};
 use crate::image_files::Memory;
 use crate::log::LogFile;
 use crate::plan::provision::{self, Identity, ImageFiles, ProvisionError};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, AgentUser, Plan};
 use crate::stop::{Level, Stop};
 use crate::transfer;
 use crate::undo::UndoStack;
@@ -33,6 +33,8 @@ pub struct Supplies {
     pub brought: provision::Brought,
     /// Where the baseline of the workspace is written: what the agent was given.
     pub baseline: PathBuf,
+    /// Where the workspace of a life before is saved.
+    pub saved: PathBuf,
 }
 
 /// What a launch works with.
@@ -56,6 +58,8 @@ pub struct Launch<'a, E: Engine> {
     /// The plan's networks, and whether each is there.
     networks: BTreeMap<String, watch::Sender<Network>>,
     memory: Option<(Memory, String)>,
+    /// What the agent's user is looked up in, where the agent's image is one that its agent had a hand in.
+    trusted: Option<ImageFiles>,
 }
 
 /// Where a network of the plan is in its making.
@@ -109,6 +113,12 @@ pub enum LaunchError {
     /// The workspace could not be copied.
     #[error("the workspace cannot be copied into the bottle")]
     Workspace(#[source] transfer::TransferError),
+    /// The saved workspace could not be put back.
+    #[error("the saved workspace cannot be put back")]
+    Restore(#[source] transfer::TransferError),
+    /// A Dockerfile could not be carried out.
+    #[error("the Dockerfile cannot be carried out: {0}")]
+    Build(String),
     /// The code of a step panicked.
     #[error("a step of the launch panicked: {0}")]
     Panicked(String),
@@ -144,12 +154,19 @@ impl<'a, E: Engine> Launch<'a, E> {
             ahead: Mutex::default(),
             networks: plan.made().0.iter().map(|n| (n.name.clone(), watch::Sender::new(Network::Awaited))).collect(),
             memory: None,
+            trusted: None,
         }
     }
 
     /// Lets it remember what it reads of the agent's image, which has this content address.
     pub fn remembering(self, memory: Memory, image: String) -> Self {
         Self { memory: Some((memory, image)), ..self }
+    }
+
+    /// Has it look the agent's user up in these files, and not in those of an image that the agent had a hand in: there any
+    /// name may stand for root.
+    pub fn trusting(self, files: Option<ImageFiles>) -> Self {
+        Self { trusted: files, ..self }
     }
 
     /// Carries the plan out, stage by stage. What has to be taken back, after success and failure alike, is in `undo`.
@@ -260,6 +277,12 @@ impl<'a, E: Engine> Launch<'a, E> {
                 self.engine.apply(&step).await?;
             }
             Action::Provision { container } => self.provision(container).await?,
+            Action::Prepare { container } => self.prepare(container).await?,
+            Action::Restore { container } => {
+                let saved = &self.supplies.saved;
+                let put = transfer::put_back(self.engine, container, saved, self.stop, self.progress).await;
+                put.map_err(|error| self.unless_stopped(LaunchError::Restore(error)))?;
+            }
             Action::Workspace { container, from } => {
                 let identity = self.identity.get().cloned().unwrap_or(Identity { uid: 0, gid: 0, home: String::new() });
                 let copied = transfer::copy_in(
@@ -272,10 +295,7 @@ impl<'a, E: Engine> Launch<'a, E> {
                     (self.progress, self.notify),
                 )
                 .await;
-                copied.map_err(|error| match self.stop.level() {
-                    Level::Run => LaunchError::Workspace(error),
-                    Level::Graceful | Level::Now => LaunchError::Stopped,
-                })?;
+                copied.map_err(|error| self.unless_stopped(LaunchError::Workspace(error)))?;
             }
             Action::Compare => {
                 let owner = &self.plan.owner;
@@ -289,6 +309,14 @@ impl<'a, E: Engine> Launch<'a, E> {
             Action::Once { container } => self.once(container).await?,
         }
         Ok(None)
+    }
+
+    /// What was broken off by a wish to end has not failed.
+    fn unless_stopped(&self, error: LaunchError) -> LaunchError {
+        match self.stop.level() {
+            Level::Run => error,
+            Level::Graceful | Level::Now => LaunchError::Stopped,
+        }
     }
 
     async fn bring(&self, container: &str, role: &str) -> Result<Sidecar, LaunchError> {
@@ -323,20 +351,31 @@ impl<'a, E: Engine> Launch<'a, E> {
         Ok(())
     }
 
+    /// Writes what a build needs into its container.
+    async fn prepare(&self, container: &str) -> Result<(), LaunchError> {
+        let (image, brought) = (self.image_files(container).await?, self.supplies.brought.clone());
+        let packing = tokio::task::spawn_blocking(move || provision::build_archive(&image, &brought));
+        let archive = packing.await.map_err(|e| LaunchError::Panicked(e.to_string()))??;
+        let bytes = futures_util::stream::once(async move { Ok(bytes::Bytes::from(archive)) }).boxed();
+        Ok(self.engine.put(container, "/", bytes).await?)
+    }
+
     /// Packs the agent's files on a thread of its own: reading a hundred certificates would hold up the other lanes.
     fn pack(&self, image: ImageFiles) -> Packing {
         let user = self.plan.session.user.clone();
         let brought = self.supplies.brought.clone();
         let workspace = self.plan.session.workdir.as_deref() == Some(crate::plan::agent::WORKSPACE);
+        // A user that is added has its number from us; only names are looked up.
+        let trusted = self.trusted.clone().filter(|_| matches!(user, AgentUser::OfImage(_)));
         tokio::task::spawn_blocking(move || {
-            let identity = provision::identity(&user, &image)?;
+            let identity = provision::identity(&user, trusted.as_ref().unwrap_or(&image))?;
             let archive = provision::archive(&user, &identity, &image, &brought, workspace)?;
             Ok((identity, archive))
         })
     }
 
     /// What the image has, remembered or read.
-    async fn image_files(&self, container: &str) -> Result<ImageFiles, EngineError> {
+    pub async fn image_files(&self, container: &str) -> Result<ImageFiles, EngineError> {
         if let Some(known) = self.memory.as_ref().and_then(|(memory, image)| memory.recall(image)) {
             return Ok(known);
         }

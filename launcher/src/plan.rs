@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 pub mod agent;
+pub mod build;
 pub mod git_config;
 pub mod hardening;
 pub mod home;
@@ -41,6 +42,23 @@ pub struct Order {
     pub images: SidecarImages,
     /// Which try this is: each looks for subnets further on.
     pub attempt: u32,
+    /// What it brings from a life before; `None`: it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
+}
+
+/// What a bottle brings from a life before. Its saved workspace is in its folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The image that an approved Dockerfile makes; `None`: the manifest's own is used.
+    pub built: Option<build::Built>,
+}
+
+impl Order {
+    /// The image that an approved Dockerfile makes, where one is used.
+    pub fn built(&self) -> Option<&build::Built> {
+        self.resumed.as_ref().and_then(|resumed| resumed.built.as_ref())
+    }
 }
 
 /// References of the images of the sidecars, as they will be on the engine.
@@ -111,6 +129,16 @@ pub enum Action {
     },
     /// Writes the agent's files into its created container: first process, certificates, user, prompt.
     Provision {
+        /// The container.
+        container: String,
+    },
+    /// Writes what a build needs into its created container: first process and certificates.
+    Prepare {
+        /// The container.
+        container: String,
+    },
+    /// Puts the saved workspace into the agent's created container, and saves it at the end.
+    Restore {
         /// The container.
         container: String,
     },
@@ -254,6 +282,9 @@ pub enum PlanError {
     /// pipelock's configuration could not be made.
     #[error("pipelock's configuration cannot be made: {0}")]
     Pipelock(String),
+    /// The approved Dockerfile does not fit the bottle as it is now.
+    #[error("the approved Dockerfile cannot be carried out: {0}")]
+    Dockerfile(#[from] supervise::check::dockerfile::Fault),
 }
 
 impl PlanError {
@@ -268,6 +299,7 @@ impl PlanError {
             Self::WallBlind { .. } => "say `runtime: runc`, or use a newer kernel".to_owned(),
             Self::ReservedUser { .. } => "give the agent another user in the manifest (`agent.user`)".to_owned(),
             Self::NoCommand { .. } => "name one after `--`: launcher run <agent> -- PROGRAM ARGS".to_owned(),
+            Self::Dockerfile(_) => "launch without it: launcher resume BOTTLE --no-dockerfile".to_owned(),
             Self::Pipelock(_) => "run `launcher check` on the bottle's manifest".to_owned(),
         }
     }
@@ -385,6 +417,10 @@ pub struct Names {
     pub agent: String,
     /// The one-shot that walls the agent's network in.
     pub wall: String,
+    /// The container that an approved Dockerfile is carried out in.
+    pub build: String,
+    /// The one-shot that walls that one in.
+    pub build_wall: String,
     /// The agent's pipelock.
     pub pipelock: String,
     /// The pipelock of the routes.
@@ -407,6 +443,8 @@ impl Names {
             routes: name("routes"),
             agent: name("agent"),
             wall: name("wall"),
+            build: name("build"),
+            build_wall: name("build-wall"),
             pipelock: name("pipelock"),
             route_pipelock: name("route-pipelock"),
             cred_proxy: name("cred-proxy"),
@@ -437,7 +475,9 @@ impl Plan {
                 Action::Container(spec) => containers.push(spec.as_ref()),
                 Action::Connect { .. }
                 | Action::Provision { .. }
+                | Action::Prepare { .. }
                 | Action::Workspace { .. }
+                | Action::Restore { .. }
                 | Action::Compare
                 | Action::Bring { .. }
                 | Action::Once { .. } => {}
@@ -469,6 +509,12 @@ impl Plan {
         done.map(|name| crate::engine::Undo::RemoveContainer { name, owner: self.owner.clone() }).collect()
     }
 
+    /// What takes all of it back, stage by stage.
+    pub fn undos(&self) -> Vec<Vec<Undo>> {
+        let stage = |s: &Stage| s.lanes.iter().flatten().filter_map(|action| self.undo(action)).collect();
+        self.stages.iter().map(stage).collect()
+    }
+
     /// What takes an action back; `None` where an earlier undo does.
     pub fn undo(&self, action: &Action) -> Option<Undo> {
         let owner = self.owner.clone();
@@ -482,9 +528,12 @@ impl Plan {
             Action::Container(spec) => {
                 Some(Undo::Engine(crate::engine::Undo::RemoveContainer { name: spec.name.clone(), owner }))
             }
-            Action::Workspace { container, .. } => Some(Undo::SaveWorkspace { container: container.clone() }),
+            Action::Workspace { container, .. } | Action::Restore { container } => {
+                Some(Undo::SaveWorkspace { container: container.clone() })
+            }
             Action::Connect { .. }
             | Action::Provision { .. }
+            | Action::Prepare { .. }
             | Action::Compare
             | Action::Bring { .. }
             | Action::Once { .. } => None,

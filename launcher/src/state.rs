@@ -17,6 +17,8 @@ const BASELINE_BYTES_MAX: u64 = 2 << 30;
 /// Our own small files are never larger.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
+/// The file that says that an agent ran in a life before.
+const LIVED: &str = "lived";
 /// The file whose lock says that a keeper lives.
 const LOCK: &str = "lock";
 /// What a folder's name begins with before it has its own; no id begins like that.
@@ -67,6 +69,19 @@ pub struct Metadata {
     pub ended: Option<String>,
     /// How it ended: the agent's status, or a word.
     pub outcome: Option<String>,
+}
+
+/// An image that was made for one bottle, and goes with its folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptImage {
+    /// Repository and tag.
+    pub reference: String,
+    /// What its label says that it is made of.
+    pub content: String,
+    /// Whose it is.
+    pub owner: crate::engine::Owner,
+    /// Users, groups and roots of the image that it began with: those of its own are the agent's work.
+    pub base: crate::plan::provision::ImageFiles,
 }
 
 /// What a keeper wrote down before its first step: a sweep removes nothing else.
@@ -247,6 +262,36 @@ impl BottleDir {
         }
     }
 
+    /// Begins another life of a bottle that has ended: its agent has not run yet in this one, and what the folder holds is
+    /// kept whatever comes of it.
+    pub fn begin_again(&self) -> io::Result<()> {
+        match std::fs::rename(self.path.join("started"), self.path.join(LIVED)) {
+            // A second try: the one before came no further than this.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Did an agent run in a life before this one? Then the folder holds what is not to be thrown away.
+    pub fn has_lived(&self) -> bool {
+        self.path.join(LIVED).exists()
+    }
+
+    /// The image that was made for this bottle, where one was.
+    pub fn image(&self) -> Option<KeptImage> {
+        serde_json::from_slice(&read_limited(&self.path.join("image.json")).ok()?).ok()
+    }
+
+    /// Writes down which image was made for this bottle.
+    pub fn write_image(&self, image: &KeptImage) -> io::Result<()> {
+        write_private(&self.path.join("image.json"), &serde_json::to_vec(image)?)
+    }
+
+    /// Forgets the image: it is gone.
+    pub fn forget_image(&self) -> io::Result<()> {
+        remove_if_there(&self.path.join("image.json"))
+    }
+
     /// Did the agent run?
     pub fn was_started(&self) -> bool {
         self.path.join("started").exists()
@@ -280,8 +325,7 @@ impl BottleDir {
 
     /// Writes down what a plan will make.
     pub fn record(&self, plan: &Plan) -> io::Result<()> {
-        let stage = |s: &crate::plan::Stage| s.lanes.iter().flatten().filter_map(|a| plan.undo(a)).collect();
-        self.record_undos(&plan.owner, &plan.stages.iter().map(stage).collect::<Vec<_>>())
+        self.record_undos(&plan.owner, &plan.undos())
     }
 
     /// Writes down what takes everything back, stage by stage.

@@ -40,7 +40,7 @@ pub fn sweep(observed: &Observed, recorded: &BTreeMap<String, Recorded>, living:
 fn name_of(undo: &Undo) -> Option<String> {
     use crate::engine::Undo as E;
     match undo {
-        Undo::SaveWorkspace { .. } => None,
+        Undo::SaveWorkspace { .. } | Undo::Engine(E::RemoveImage { .. }) => None,
         Undo::Network { name, .. } | Undo::Engine(E::RemoveContainer { name, .. } | E::RemoveNetwork { name, .. }) => {
             Some(name.clone())
         }

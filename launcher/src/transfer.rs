@@ -94,18 +94,7 @@ pub async fn copy_in<E: Engine>(
         out.flush().map_err(|e| WorkspaceError::Io { what: "send the workspace".to_owned(), source: e })?;
         Ok::<_, WorkspaceError>(packed)
     });
-    let wish = stop.clone();
-    let pieces = futures_util::stream::unfold(Some(receiver), move |receiver| {
-        let wish = wish.clone();
-        async move {
-            let mut receiver = receiver?;
-            tokio::select! {
-                piece = receiver.recv() => piece.map(|piece| (Ok(piece), Some(receiver))),
-                () = wish.reached(Level::Graceful) => Some((Err(std::io::Error::other("stopped")), None)),
-            }
-        }
-    });
-    let putting = engine.put(container, "/", pieces.boxed());
+    let putting = engine.put(container, "/", pieces(receiver, stop));
     let telling = async {
         while tell.changed().await.is_ok() {
             let (files, bytes) = *tell.borrow_and_update();
@@ -123,6 +112,48 @@ pub async fn copy_in<E: Engine>(
     }
     let json = serde_json::to_vec(&packed.baseline).map_err(|e| TransferError::Baseline(e.into()))?;
     crate::state::write_private(baseline, &json).map_err(TransferError::Baseline)
+}
+
+/// The pieces of a channel, broken off by a wish to end.
+fn pieces(receiver: mpsc::Receiver<bytes::Bytes>, stop: &Stop) -> BoxStream<'static, std::io::Result<bytes::Bytes>> {
+    let wish = stop.clone();
+    let pieces = futures_util::stream::unfold(Some(receiver), move |receiver| {
+        let wish = wish.clone();
+        async move {
+            let mut receiver = receiver?;
+            tokio::select! {
+                piece = receiver.recv() => piece.map(|piece| (Ok(piece), Some(receiver))),
+                () = wish.reached(Level::Graceful) => Some((Err(std::io::Error::other("stopped")), None)),
+            }
+        }
+    });
+    pieces.boxed()
+}
+
+/// Puts a saved workspace into a created container, as it was left. The archive is read whole first and held to what an
+/// engine makes of one directory, so that nothing of it comes to lie elsewhere; then it goes in byte for byte.
+pub async fn put_back<E: Engine>(
+    engine: &E,
+    container: &str,
+    saved: &Path,
+    stop: &Stop,
+    progress: &(dyn Fn(&str) + Send + Sync),
+) -> Result<(), TransferError> {
+    progress("looking through the saved workspace");
+    let archive = workspace::Archive::open(saved, workspace::Limits::default());
+    let checked = tokio::task::spawn_blocking(move || archive.checked());
+    let mut whole = checked.await.map_err(|_| TransferError::Thread)??;
+    progress("putting the saved workspace back");
+    let (sender, receiver) = mpsc::channel(PIECES);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut out = std::io::BufWriter::with_capacity(PIECE_BYTES, Pipe(sender));
+        std::io::copy(&mut whole, &mut out).and_then(|_| out.flush())
+    });
+    let put = engine.put(container, "/", pieces(receiver, stop)).await;
+    let read = reading.await.map_err(|_| TransferError::Thread)?;
+    put?;
+    read.map_err(|e| WorkspaceError::Io { what: "read the saved workspace".to_owned(), source: e })?;
+    Ok(())
 }
 
 /// What the operator should know of what was sent.

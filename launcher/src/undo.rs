@@ -171,9 +171,9 @@ impl Gone {
 fn container_of(undo: &Undo) -> Option<&str> {
     match undo {
         Undo::Engine(crate::engine::Undo::RemoveContainer { name, .. }) => Some(name),
-        Undo::Engine(crate::engine::Undo::RemoveNetwork { .. }) | Undo::Network { .. } | Undo::SaveWorkspace { .. } => {
-            None
-        }
+        Undo::Engine(crate::engine::Undo::RemoveNetwork { .. } | crate::engine::Undo::RemoveImage { .. })
+        | Undo::Network { .. }
+        | Undo::SaveWorkspace { .. } => None,
     }
 }
 
@@ -214,6 +214,7 @@ impl std::fmt::Display for Leftover {
             Undo::SaveWorkspace { container } => write!(f, "the workspace in container {container}")?,
             Undo::Engine(E::RemoveContainer { name, .. }) => write!(f, "container {name}")?,
             Undo::Network { name, .. } | Undo::Engine(E::RemoveNetwork { name, .. }) => write!(f, "network {name}")?,
+            Undo::Engine(E::RemoveImage { reference, .. }) => write!(f, "image {reference}")?,
         }
         write!(f, ": {}", self.reason)
     }

@@ -4,10 +4,12 @@
 //! an agent what to do instead. The sidecar checks the form ([`form`]); the keeper, who knows the bottle, checks again
 //! and against what is there ([`change`]). It must never let through what it does not understand.
 
+pub mod dockerfile;
 mod host;
 mod route;
 mod unfit;
 
+pub use dockerfile::Dockerfile;
 pub use host::host;
 pub use unfit::{HostFault, PathFault, Quoted, Unfit, UpstreamFault};
 
@@ -44,6 +46,8 @@ pub struct Known {
     pub allowlist: Vec<String>,
     /// Routes of cred-proxy.
     pub routes: Vec<Route>,
+    /// The bottle's image, with which every Dockerfile must begin; empty: none may be asked for.
+    pub image: String,
     /// The bottle's Dockerfile.
     pub dockerfile: Option<String>,
 }
@@ -88,7 +92,11 @@ pub fn change(change: Change, known: &Known) -> Result<Checked, Unfit> {
         Change::Dockerfile { text } if known.dockerfile.as_deref() == Some(text.as_str()) => {
             return Err(Unfit::SameDockerfile);
         }
-        change @ (Change::Finding { .. } | Change::Dockerfile { .. }) => change,
+        Change::Dockerfile { text } => {
+            Dockerfile::parse(&text)?.begins_with(&known.image)?;
+            Change::Dockerfile { text }
+        }
+        change @ Change::Finding { .. } => change,
     };
     Ok(Checked(change))
 }
@@ -138,6 +146,7 @@ fn dockerfile_form(text: &str) -> Result<String, Unfit> {
     if let Some((line, character)) = hidden(&text) {
         return Err(Unfit::HiddenCharacter { line, code: u32::from(character) });
     }
+    Dockerfile::parse(&text)?;
     Ok(text)
 }
 

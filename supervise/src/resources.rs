@@ -9,7 +9,12 @@ const ALL: [(&str, &str, &str); 6] = [
     ("allowlist", "Open hosts", "Hosts that you reach through the proxy; of these, `passthrough` are not inspected."),
     ("routes", "Routes of cred-proxy", "APIs at http://cred-proxy:9099<path>, and what may pass on each."),
     ("git", "Git remotes", "Remotes behind git-gate, and the refs that may be pushed to them."),
-    ("dockerfile", "The Dockerfile", "What your container was built from; null where it was an image."),
+    (
+        "dockerfile",
+        "The Dockerfile",
+        "What your container was built from, null where it was an image; a Dockerfile that you ask for begins with `FROM` and what \
+         stands as `from`.",
+    ),
     (
         "denials",
         "What was refused",
@@ -38,7 +43,7 @@ pub fn read(uri: &str, desk: &Desk) -> Option<Value> {
         "allowlist" => json!({ "allowlist": current.allowlist, "passthrough": current.passthrough }),
         "routes" => json!({ "routes": current.routes }),
         "git" => json!({ "remotes": current.remotes }),
-        "dockerfile" => json!({ "dockerfile": current.dockerfile }),
+        "dockerfile" => json!({ "from": current.from, "dockerfile": current.dockerfile }),
         "denials" => json!({ "denials": current.denials }),
         "proposals" => json!({ "proposals": desk.answers() }),
         _ => return None,

@@ -71,7 +71,8 @@ pub struct FindingAsk {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DockerfileAsk {
-    /// The whole Dockerfile that you want, beginning with the one in bottle://dockerfile where there is one.
+    /// The whole Dockerfile that you want: FROM and the image that bottle://dockerfile has as `from`, then RUN (a line of the
+    /// shell), ENV, WORKDIR and USER, with what an earlier one of yours had.
     #[schemars(length(min = 1, max = DOCKERFILE_BYTES_MAX))]
     pub dockerfile: String,
     /// For the person who decides: which program is missing, and what you need it for.
@@ -178,7 +179,8 @@ pub fn all() -> Vec<Tool> {
             "capability-block",
             "Ask for another container",
             "Ask the operator for a changed Dockerfile, where a program that you need is not in your container. It holds from \
-             the next launch on. FROM must stay as it is; RUN, ENV, WORKDIR and USER may be added.",
+             when the bottle is resumed. FROM must be the image that bottle://dockerfile has as `from`; RUN, ENV, WORKDIR and \
+             USER may follow. RUN reaches what you reach through the proxy, and nothing else.",
         ),
         tool::<Check>(
             "check-proposal",

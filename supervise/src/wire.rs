@@ -107,6 +107,8 @@ pub struct Current {
     pub routes: Vec<Route>,
     /// Remotes of git-gate and what may be pushed to them.
     pub remotes: Vec<Remote>,
+    /// The image that a Dockerfile must begin with.
+    pub from: String,
     /// The bottle's Dockerfile, where it has one.
     pub dockerfile: Option<String>,
     /// What was refused of late, newest first.

@@ -235,6 +235,7 @@ fn resources_are_the_bottle_as_it_is_now() {
         passthrough: vec!["open.example".into()],
         routes: vec![route.clone()],
         remotes: vec![remote.clone()],
+        from: "a".into(),
         dockerfile: Some("FROM a\n".into()),
         denials: vec![denial.clone()],
     };
@@ -248,13 +249,13 @@ fn resources_are_the_bottle_as_it_is_now() {
         sidecar.say(&Command::Current { current: Box::default() });
         sidecar.obeyed();
         assert_eq!(read("allowlist"), json!({ "allowlist": [], "passthrough": [] }));
-        assert_eq!(read("dockerfile"), json!({ "dockerfile": null }));
+        assert_eq!(read("dockerfile"), json!({ "from": "", "dockerfile": null }));
         sidecar.say(&Command::Current { current: Box::new(current.clone()) });
         sidecar.obeyed();
         assert_eq!(read("allowlist"), json!({ "allowlist": ["open.example"], "passthrough": ["open.example"] }));
         assert_eq!(read("routes"), json!({ "routes": [route] }));
         assert_eq!(read("git"), json!({ "remotes": [remote] }));
-        assert_eq!(read("dockerfile"), json!({ "dockerfile": "FROM a\n" }));
+        assert_eq!(read("dockerfile"), json!({ "from": "a", "dockerfile": "FROM a\n" }));
         assert_eq!(read("denials"), json!({ "denials": [denial] }));
         assert_eq!(read("proposals"), json!({ "proposals": [answer("p1", Status::Rejected, "no")] }));
         let nothing = agent.all_of(&json!({ "do": "read", "mode": mode, "uri": "bottle://secrets" }));

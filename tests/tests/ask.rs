@@ -9,6 +9,7 @@ mod ask {
     mod authority;
     mod findings;
     mod hosts;
+    mod resume;
     mod routes;
     mod survival;
 }

@@ -24,6 +24,8 @@ fn help_of_everything() {
 
     Commands:
       run          Start an agent in a bottle, and stay with it until it ends
+      resume       Launch a bottle that has ended once more, with its saved work and
+                   the Dockerfile that was approved for it
       ps           List the bottles that are running
       attach       See and type what a bottle's agent has on its terminal (Ctrl-P
                    Ctrl-Q lets go)

@@ -60,9 +60,10 @@ fn show(here: &Here, id: &str, output: Output) -> Result<Exit, Failure> {
 /// What happened, in one line.
 fn sentence(event: &Event) -> String {
     match event {
-        Event::Launch { agent, bottle, reach, .. } => {
+        Event::Launch { agent, bottle, reach, resumed, .. } => {
+            let how = if *resumed { "launched again" } else { "launched" };
             format!(
-                "launched {agent} in the bottle {bottle}: {}",
+                "{how} {agent} in the bottle {bottle}: {}",
                 if reach.is_empty() { "no way out".to_owned() } else { reach.join("; ") }
             )
         }

@@ -32,7 +32,7 @@ pub struct Swept {
 /// Takes back, and says what it did.
 pub async fn cleanup(here: &Here, args: &Cleanup) -> Result<Exit, Failure> {
     if let Some(id) = &args.forget {
-        return forget(here, id);
+        return forget(here, id).await;
     }
     sweep_workspaces(here)?;
     let engine = here.engine().await?;
@@ -165,7 +165,7 @@ fn dead_and_living(here: &Here, root: &StateRoot) -> Result<(BTreeMap<String, Se
 
 /// A dead bottle's folder afterwards: gone where the agent never ran, else with its end written down.
 fn settle(session: &Session) -> std::io::Result<()> {
-    if !session.dir.was_started() {
+    if !session.dir.was_started() && !session.dir.has_lived() {
         return session.dir.remove();
     }
     if let Some(mut metadata) = session.dir.metadata() {
@@ -177,7 +177,7 @@ fn settle(session: &Session) -> std::io::Result<()> {
     session.dir.forget_recorded()
 }
 
-fn forget(here: &Here, id: &str) -> Result<Exit, Failure> {
+async fn forget(here: &Here, id: &str) -> Result<Exit, Failure> {
     let dir = here.bottle(id)?;
     let io = |e: std::io::Error| Failure::launch(format!("the folder of {} cannot be removed: {e}", dir.id()), None);
     let Some(session) = dir.lock_soon().map_err(io)? else {
@@ -191,6 +191,18 @@ fn forget(here: &Here, id: &str) -> Result<Exit, Failure> {
             format!("{} has left something on the engine", dir.id()),
             "run `launcher cleanup` first".to_owned(),
         ));
+    }
+    if let Some(image) = session.dir.image() {
+        let engine = session.dir.metadata().and_then(|metadata| metadata.engine);
+        let undo = crate::engine::Undo::RemoveImage { reference: image.reference.clone(), owner: image.owner };
+        let removed = async {
+            let engine = Docker::connect(engine.as_deref(), crate::plan::seccomp::profile).await?;
+            engine.undo(&undo).await
+        };
+        removed.await.map_err(|error| {
+            let what = format!("{} has the image {} on its engine: {}", dir.id(), image.reference, chain(&error));
+            Failure::launch(what, "say it again when the engine answers".to_owned())
+        })?;
     }
     session.dir.remove().map_err(io)?;
     here.ui.line(&format!("forgot {}", dir.id()));

@@ -226,6 +226,7 @@ fn charge(
         subnet_pool: Subnet::parse(POOL).map_err(|e| Failure::launch(e, None))?,
         images: SidecarImages { ..ready.images.clone() },
         attempt: 0,
+        resumed: None,
     };
     let env = [
         ("ALLOWED_HOST", world::ALLOWED.to_owned()),
@@ -249,6 +250,7 @@ fn charge(
         remote_credentials: BTreeMap::from([(credential_name(REMOTE), minted.canary.clone())]),
         credentials_read: 0,
         env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        base: None,
         init: ready.init.clone(),
         on_proposal: Vec::new(),
     })

@@ -35,50 +35,88 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
     if args.dry_run {
         return dry_run(here, &args, &order).await;
     }
-    let credentials = route_credentials(here, &order)?;
-    let remote_credentials = super::remotes::credentials(here, &order)?;
-    let credentials_read = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let keys = Keys::read(here, &order)?;
     let engine = here.engine().await?;
     super::cleanup::sweep_quietly(here, &engine).await?;
     let facts = facts(&engine, &order).await?;
     choose_id(here, &args, &mut order, &facts)?;
+    launch(here, &args, &loaded, (order, keys), (&engine, facts)).await
+}
+
+/// What opens the doors of a bottle, and when it was read.
+pub struct Keys {
+    credentials: BTreeMap<String, String>,
+    remote_credentials: BTreeMap<String, String>,
+    credentials_read: u64,
+}
+
+impl Keys {
+    /// Reads all that an order's routes and remotes need.
+    pub fn read(here: &Here, order: &Order) -> Result<Self, Failure> {
+        Ok(Self {
+            credentials: route_credentials(here, order)?,
+            remote_credentials: super::remotes::credentials(here, order)?,
+            credentials_read: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        })
+    }
+}
+
+/// Shows an order, asks, makes images ready, and starts a keeper for it; stays with the bottle to its end.
+pub async fn launch(
+    here: &Here,
+    args: &Run,
+    loaded: &Loaded,
+    (mut order, keys): (Order, Keys),
+    (engine, facts): (&Docker, Facts),
+) -> Result<Exit, Failure> {
     let reference = images::pipelock_reference(args.pipelock_image.as_deref(), loaded.user.pipelock_image.as_deref())?;
     let config = places(here)?.config;
     let progress = |text: &str| here.ui.progress(text);
-    let pipelock = images::pipelock(&engine, &reference, &config, &progress).await?;
+    let pipelock = images::pipelock(engine, &reference, &config, &progress).await?;
     here.ui.wipe();
-    allowed(here, &args, &order, &facts, &pipelock, &config)?;
+    allowed(here, args, &order, &facts, &pipelock, &config)?;
     let env = agent_env(here, &order)?;
 
-    let ready = images::ready(&engine, &pipelock.id, images::Wanted::of(&order.bottle), &progress).await?;
+    let ready = images::ready(engine, &pipelock.id, images::Wanted::of(&order.bottle), &progress).await?;
     order.images = ready.images.clone();
-    images::agent(&engine, &order, &progress).await?;
+    let base = images::agent(engine, &order, &progress).await?;
+    let predicted = super::resume::fit(&mut order, &base)?;
     here.ui.wipe();
     // Planned again with everything known: what cannot be planned is said before a keeper begins, which asks the engine anew.
     let image = plan::agent::agent_image(&order);
-    let known = Facts { agent_image: engine.image(&image).await?, ..facts };
+    let agent_image = match predicted {
+        Some(predicted) => Some(predicted),
+        None => engine.image(&image).await?,
+    };
+    let known = Facts { agent_image, ..facts };
     plan::plan(&order, &known).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
     let charge = Charge {
         image,
         pinned: args.name.is_some(),
         // The address itself: what DOCKER_HOST or the current context says may be another by the time of a sweep.
         engine: Some(engine.address().to_string()),
-        credentials,
-        remote_credentials,
-        credentials_read,
+        credentials: keys.credentials,
+        remote_credentials: keys.remote_credentials,
+        credentials_read: keys.credentials_read,
         env,
+        base: None,
         init: ready.init,
         on_proposal: loaded.user.on_proposal.clone(),
         order,
     };
     let dir = start_keeper(here, &charge)?;
-    follow(here, &args, &dir).await
+    follow(here, args, &dir).await
 }
 
 /// Where manifests are.
 pub fn places(here: &Here) -> Result<Places, Failure> {
+    places_at(here, &here.cwd)
+}
+
+/// Where manifests are for who stands in a directory.
+pub fn places_at(here: &Here, directory: &Path) -> Result<Places, Failure> {
     let env = here.env.iter().map(|(k, v)| (k.into(), v.into())).collect();
-    Places::from_env(&env, &here.cwd).map_err(|e| Failure::usage(chain(&e), None))
+    Places::from_env(&env, directory).map_err(|e| Failure::usage(chain(&e), None))
 }
 
 /// The error for a run that names no agent: it says whom one could name.
@@ -126,6 +164,7 @@ fn order(here: &Here, args: &Run, loaded: &Loaded) -> Result<Order, Failure> {
         subnet_pool: loaded.user.subnet_pool,
         images: images::references(),
         attempt: 0,
+        resumed: None,
     })
 }
 
@@ -161,7 +200,8 @@ async fn dry_run(here: &Here, args: &Run, order: &Order) -> Result<Exit, Failure
     Ok(Exit::Success)
 }
 
-async fn facts(engine: &Docker, order: &Order) -> Result<Facts, Failure> {
+/// What an order's plan must know of an engine.
+pub async fn facts(engine: &Docker, order: &Order) -> Result<Facts, Failure> {
     let reference = plan::agent::agent_image(order);
     let (engine_facts, agent_image) = tokio::try_join!(engine.facts(), engine.image(&reference))?;
     Ok(Facts { engine: Some(engine_facts), agent_image })
@@ -274,7 +314,8 @@ fn allowed(
     }
     let mut reach = plan::reach::reach(order, facts);
     reach.pipelock = format!("{} ({})", pipelock.reference, pipelock.id);
-    let survey = order.workspace.as_ref().map(|dir| workspace::survey(dir)).transpose();
+    let from = order.workspace.as_ref().filter(|_| order.resumed.is_none());
+    let survey = from.map(|dir| workspace::survey(dir)).transpose();
     let survey = survey.map_err(|e| Failure::launch(chain(&e), None))?;
     here.ui.line(&print::preflight(&reach, &order.owner.id, survey.as_ref()));
     if pipelock.trust == Trust::Unknown {

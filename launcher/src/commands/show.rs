@@ -47,6 +47,7 @@ pub fn show(here: &Here, args: &Show) -> Result<Exit, Failure> {
         subnet_pool: loaded.user.subnet_pool,
         images: images::references(),
         attempt: 0,
+        resumed: None,
     };
     let reach = reach(&order, &Facts::default());
     if args.json {

@@ -159,7 +159,7 @@ fn host(spec: &ContainerSpec, seccomp: &str, peer: &str) -> HostConfig {
         nano_cpus: Some(clamp(spec.nano_cpus)),
         pids_limit: Some(clamp(spec.pids)),
         ulimits: Some(vec![ulimit("core", 0), ulimit("nofile", FILES_MAX)]),
-        oom_score_adj: Some(if spec.role == "agent" { AGENT_OOM_SCORE } else { 0 }),
+        oom_score_adj: Some(if matches!(spec.role.as_str(), "agent" | "build") { AGENT_OOM_SCORE } else { 0 }),
         ipc_mode: Some("private".to_owned()),
         init: Some(false),
         auto_remove: Some(false),

@@ -4,8 +4,8 @@
 
 use super::body::Api;
 use super::{
-    Engine, EngineError, EngineFacts, Exec, ExecSpec, ImageFacts, Kind, Observed, ScratchImage, Seccomp, Step, Streams,
-    Undo,
+    CommitSpec, Engine, EngineError, EngineFacts, Exec, ExecSpec, ImageFacts, Kind, Observed, ScratchImage, Seccomp,
+    Step, Streams, Undo,
 };
 use bytes::Bytes;
 use context::{Address, Hints};
@@ -67,11 +67,12 @@ struct Inner {
     turns: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// A name; containers and networks have one each.
+/// A name; containers, networks and images have one each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Container(String),
     Network(String),
+    Image(String),
 }
 
 /// An image as the archive that engines load, made for the architecture of this launcher.
@@ -264,6 +265,17 @@ impl Engine for Docker {
         };
         let inner = self.inner.clone();
         deed(async move { inner.derive(&derived).await }).await
+    }
+
+    async fn commit(&self, container: &str, image: &CommitSpec) -> Result<String, EngineError> {
+        let (inner, container, image) = (self.inner.clone(), container.to_owned(), image.clone());
+        // Taken before the task is made: an undo that comes after must also find itself behind.
+        let turn = inner.turn(Key::Image(image.reference.clone())).await;
+        deed(async move {
+            let _turn = turn;
+            inner.commit(&container, &image).await
+        })
+        .await
     }
 
     async fn put(

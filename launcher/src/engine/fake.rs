@@ -4,8 +4,8 @@
 //! under test what to expect.
 
 use super::{
-    CONTENT_LABEL, ContainerSpec, Engine, EngineError, EngineFacts, Exec, ExecSpec, ImageFacts, Kind, Observed,
-    ScratchImage, Step, Streams, Undo,
+    CONTENT_LABEL, CommitSpec, ContainerSpec, Engine, EngineError, EngineFacts, Exec, ExecSpec, ImageFacts, Kind,
+    Observed, ScratchImage, Step, Streams, Undo,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -244,6 +244,7 @@ impl Engine for Fake {
         let name = match undo {
             Undo::RemoveContainer { .. } => "remove-container",
             Undo::RemoveNetwork { .. } => "remove-network",
+            Undo::RemoveImage { .. } => "remove-image",
         };
         self.call(name, |state| state.undo(undo)).await
     }
@@ -333,6 +334,10 @@ impl Engine for Fake {
             Ok(())
         })
         .await
+    }
+
+    async fn commit(&self, container: &str, image: &CommitSpec) -> Result<String, EngineError> {
+        self.call("commit", |state| state.commit(container, image)).await
     }
 
     async fn put(

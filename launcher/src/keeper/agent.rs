@@ -125,7 +125,9 @@ fn spec<E: Engine>(shared: &Shared<E>, charge: &Charge, plan: &Plan, identity: &
     let tty = if plan.session.headless { None } else { *shared.console.size().borrow() };
     // The name where the image has one: the engine then adds the user's further groups.
     let user = match &plan.session.user {
-        AgentUser::OfImage(user) => user.clone(),
+        // An image that the agent had a hand in could have its own idea of whom a name stands for.
+        AgentUser::OfImage(user) if charge.order.built().is_none() => user.clone(),
+        AgentUser::OfImage(_) => format!("{}:{}", identity.uid, identity.gid),
         AgentUser::Added | AgentUser::Unknown => format!("{}:{}", identity.uid, identity.gid),
     };
     let mut env = charge.env.clone();

@@ -14,9 +14,11 @@ pub fn current(order: &Order, denials: Vec<Denial>) -> Current {
         passthrough: strings(&bottle.egress.passthrough),
         routes: bottle.routes.iter().map(route).collect(),
         remotes: bottle.git.remotes.iter().map(remote).collect(),
-        dockerfile: match &bottle.agent.image {
-            ImageSource::Dockerfile { text, .. } => Some(text.clone()),
-            ImageSource::Reference(_) => None,
+        from: crate::plan::agent::base_image(order),
+        dockerfile: match (order.built(), &bottle.agent.image) {
+            (Some(built), _) => Some(built.text.clone()),
+            (None, ImageSource::Dockerfile { text, .. }) => Some(text.clone()),
+            (None, ImageSource::Reference(_)) => None,
         },
         denials,
     }

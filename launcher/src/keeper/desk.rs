@@ -130,6 +130,9 @@ pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_, E>, inbox: I
     for record in desk.queue.interrupted(now()) {
         desk.keep_anyway(record);
     }
+    if charge.order.resumed.is_some() {
+        desk.begin_again();
+    }
     // A second desk of one keeper would be a mistake of ours: the first one's door stays.
     let _ = shared.desk.set(Door { visits, changes: changed });
     let task = tokio::spawn(desk.sit(inbox, visited, stop));
@@ -170,6 +173,18 @@ impl<E: Engine> Desk<E> {
             credentials: routes.map(|(path, route)| (path.clone(), route.credential_uses)).collect(),
             pushes: pushes.map(|(name, remote)| (name.clone(), remote.pushes)).collect(),
         });
+    }
+
+    /// What was in force in a life before is not any more, but for Dockerfiles; supervise began with that, see [`answers`].
+    fn begin_again(&mut self) {
+        for (id, change) in over(&self.queue) {
+            match self.queue.end(&id, Cause::Resumed, now()) {
+                Ok(record) => self.keep_anyway(record),
+                Err(error) => self.log("err", &error.to_string()),
+            }
+            self.note(Event::Ended { grant: id, change, why: "the bottle ended, and was launched again".to_owned() });
+        }
+        self.refresh();
     }
 
     /// An agent asks: answered at once, whatever comes of it.
@@ -387,6 +402,28 @@ impl<E: Engine> Desk<E> {
     fn log(&self, stream: &str, text: &str) {
         self.shared.log.line("keeper", stream, text);
     }
+}
+
+/// What is in force by a journal and ends with the bottle: all but Dockerfiles.
+pub fn over(queue: &Queue) -> Vec<(String, Change)> {
+    let is_over = |(_, change): &(&str, &Change)| !matches!(change, Change::Dockerfile { .. });
+    state::in_force(queue).filter(is_over).map(|(id, change)| (id.to_owned(), change.clone())).collect()
+}
+
+/// The queue that a bottle's journal makes.
+pub fn replayed(path: &std::path::Path) -> Result<Queue, String> {
+    let records = crate::journal::read::<Record>(path).map_err(|e| chain(&e))?;
+    Queue::replay(Limits::default(), records).map_err(|e| chain(&e))
+}
+
+/// What was answered in the lives before, as it stands when the bottle begins another.
+pub fn answers(path: &std::path::Path) -> Result<Vec<Answer>, String> {
+    let mut queue = replayed(path)?;
+    let ended = over(&queue).into_iter().filter_map(|(id, _)| queue.end(&id, Cause::Resumed, now()).ok());
+    for record in ended.chain(queue.interrupted(now())).collect::<Vec<_>>() {
+        queue.apply(record).map_err(|e| chain(&e))?;
+    }
+    Ok(queue.answers())
 }
 
 /// What was asked for and is in force, for an operator.

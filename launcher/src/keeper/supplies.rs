@@ -70,7 +70,12 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Made, F
     }
     if let Some(config) = &plan.supervise {
         let current = Box::new(current::current(&charge.order, Vec::new()));
-        let told = supervise::config::Command::Configure { config: config.clone(), current, answers: Vec::new() };
+        let answers = match &charge.order.resumed {
+            Some(_) => super::desk::answers(&dir.proposals())
+                .map_err(|e| Failure::launch(format!("what was asked before cannot be read: {e}"), None))?,
+            None => Vec::new(),
+        };
+        let told = supervise::config::Command::Configure { config: config.clone(), current, answers };
         let line = super::tend::supervise_line(&told)
             .ok_or_else(|| Failure::launch("supervise's configuration cannot be written", None))?;
         feeds.insert(names.supervise.clone(), Zeroizing::new(line));
@@ -93,7 +98,7 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Made, F
         home: home::files(&charge.order.bottle, &charge.order.agent).map_err(|e| Failure::launch(e, None))?,
         skills: home::skills(&charge.order.bottle, &charge.order.agent),
     };
-    let supplies = Supplies { feeds, brought, baseline: dir.baseline() };
+    let supplies = Supplies { feeds, brought, baseline: dir.baseline(), saved: dir.workspace() };
     Ok(Made { supplies, table: told, trust: Arc::new(trust) })
 }
 

@@ -4,6 +4,8 @@ use super::{Action, Addresses, AgentUser, Facts, Names, Order, PlanError, Sessio
 use crate::engine::NetworkMode;
 use crate::manifest::{Limits, Runtime};
 use bottle_images::init;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 /// Where the workspace is put.
 pub const WORKSPACE: &str = "/workspace";
@@ -45,18 +47,24 @@ pub fn created(
 
     let container = names.agent.clone();
     let mut lane = vec![Action::Container(Box::new(spec)), Action::Provision { container: container.clone() }];
-    if let Some(from) = &order.workspace {
-        lane.push(Action::Workspace { container, from: from.clone() });
+    match (&order.workspace, &order.resumed) {
+        (Some(_), Some(_)) => lane.push(Action::Restore { container }),
+        (Some(from), None) => lane.push(Action::Workspace { container, from: from.clone() }),
+        (None, _) => {}
     }
-    lane.push(Action::Container(Box::new(wall(order, addresses, names))));
+    lane.push(Action::Container(Box::new(wall(order, &names.wall, &names.agent, &sidecar::reachable(addresses)))));
     lane
 }
 
-/// The one-shot that joins the agent's network and walls it in before the first byte of the agent runs.
-fn wall(order: &Order, addresses: &Addresses, names: &Names) -> crate::engine::ContainerSpec {
-    let mut spec =
-        hardening::sidecar(order, &names.wall, "wall", &order.images.wall, NetworkMode::Of(names.agent.clone()));
-    spec.command = Some(sidecar::reachable(addresses).values().map(ToString::to_string).collect());
+/// The one-shot that joins a container's network and walls it in before the first byte of the agent runs there.
+pub(super) fn wall(
+    order: &Order,
+    name: &str,
+    walled: &str,
+    reachable: &BTreeMap<String, Ipv4Addr>,
+) -> crate::engine::ContainerSpec {
+    let mut spec = hardening::sidecar(order, name, "wall", &order.images.wall, NetworkMode::Of(walled.to_owned()));
+    spec.command = Some(reachable.values().map(ToString::to_string).collect());
     spec.user = "0:0".to_owned();
     spec.capabilities = vec!["NET_ADMIN".to_owned()];
     spec.seccomp = crate::engine::Seccomp::Wall;
@@ -134,6 +142,11 @@ pub fn runtime(order: &Order, facts: &Facts) -> Result<Option<String>, PlanError
 
 /// The agent's image as the engine will know it: a reference, or the tag of what is built for this bottle.
 pub fn agent_image(order: &Order) -> String {
+    order.built().map_or_else(|| base_image(order), |built| built.reference.clone())
+}
+
+/// The image that the bottle's manifest says, with which a Dockerfile of its agent's must begin.
+pub fn base_image(order: &Order) -> String {
     match &order.bottle.agent.image {
         crate::manifest::ImageSource::Reference(reference) => reference.clone(),
         crate::manifest::ImageSource::Dockerfile { .. } => format!("bottle/agent-{}:latest", order.bottle.name),

@@ -81,7 +81,9 @@ fn sentence(action: &Action) -> String {
             format!("connect {container} to {network}{address}")
         }
         Action::Provision { container } => format!("write the agent's files into {container}"),
+        Action::Prepare { container } => format!("write the first process and the certificates into {container}"),
         Action::Workspace { container, from } => format!("copy {} into {container}", from.display()),
+        Action::Restore { container } => format!("put the saved workspace into {container}"),
         Action::Compare => "read everything back and compare it with this plan".to_owned(),
         Action::Bring { container, role } => format!("start {container} and wait until {role} is ready"),
         Action::Once { container } => format!("run {container} to its end"),
@@ -187,7 +189,14 @@ fn reach_lines(reach: &Reach) -> String {
     for (name, source) in &reach.env {
         line("holds", format!("{name} ({source})"));
     }
-    line("workspace", reach.workspace.as_ref().map_or_else(|| "nothing".to_owned(), |w| format!("a copy of {w}")));
+    let workspace = reach.workspace.as_ref().map_or_else(
+        || "nothing".to_owned(),
+        |w| match reach.resumed {
+            true => format!("as it was left; it came from {w}"),
+            false => format!("a copy of {w}"),
+        },
+    );
+    line("workspace", workspace);
     line("limits", reach.limits.clone());
     line("runtime", reach.runtime.clone());
     line("pipelock", reach.pipelock.clone());

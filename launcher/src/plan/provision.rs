@@ -190,13 +190,7 @@ pub fn archive(
     let mut tar = Archive::default();
     let root = (0, 0);
     let own = (identity.uid, identity.gid);
-    tar.directory(OWN_DIR, 0o755, root)?;
-    // Nobody needs to read the program, and a program that its caller cannot read is never dumpable.
-    tar.file(init::PATH, 0o711, root, &brought.init)?;
-    tar.file(CA, 0o444, root, brought.ca.as_bytes())?;
-    let bundle = bundle(image, brought);
-    tar.file(TRUSTSTORE, 0o444, root, &crate::ca::truststore(&bundle).map_err(ProvisionError::Truststore)?)?;
-    tar.file(BUNDLE, 0o444, root, bundle.as_bytes())?;
+    own_files(&mut tar, image, brought)?;
     tar.file("/.bottle/bottle.json", 0o444, root, brought.about.as_bytes())?;
     if !brought.prompt.trim().is_empty() {
         tar.file("/.bottle/prompt.md", 0o444, root, brought.prompt.as_bytes())?;
@@ -235,6 +229,37 @@ pub fn archive(
         tar.directory(WORKSPACE, 0o755, own)?;
     }
     tar.finish()
+}
+
+/// The archive to unpack at `/` of the container that a Dockerfile is carried out in: what its first process and its package
+/// managers need. [`cleared`] takes it out again.
+pub fn build_archive(image: &ImageFiles, brought: &Brought) -> Result<Vec<u8>, ProvisionError> {
+    let mut tar = Archive::default();
+    own_files(&mut tar, image, brought)?;
+    tar.finish()
+}
+
+/// The archive that leaves nothing in [`build_archive`]'s files, to be put over them when nothing runs any more. An archive cannot
+/// remove a file, so they stay, empty; a launch writes them anew.
+pub fn cleared() -> Result<Vec<u8>, ProvisionError> {
+    let mut tar = Archive::default();
+    tar.directory(OWN_DIR, 0o755, (0, 0))?;
+    for path in [init::PATH, CA, TRUSTSTORE, BUNDLE] {
+        tar.file(path, 0o444, (0, 0), b"")?;
+    }
+    tar.finish()
+}
+
+/// The first process, and the certificates.
+fn own_files(tar: &mut Archive, image: &ImageFiles, brought: &Brought) -> Result<(), ProvisionError> {
+    let root = (0, 0);
+    tar.directory(OWN_DIR, 0o755, root)?;
+    // Nobody needs to read the program, and a program that its caller cannot read is never dumpable.
+    tar.file(init::PATH, 0o711, root, &brought.init)?;
+    tar.file(CA, 0o444, root, brought.ca.as_bytes())?;
+    let bundle = bundle(image, brought);
+    tar.file(TRUSTSTORE, 0o444, root, &crate::ca::truststore(&bundle).map_err(ProvisionError::Truststore)?)?;
+    Ok(tar.file(BUNDLE, 0o444, root, bundle.as_bytes())?)
 }
 
 fn bundle(image: &ImageFiles, brought: &Brought) -> String {

@@ -41,6 +41,9 @@ pub struct Reach {
     pub skills: Vec<(String, String)>,
     /// The directory that comes along.
     pub workspace: Option<String>,
+    /// Is it launched again, with the workspace as it was left?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
     /// `2 cpus, 4 GiB, …`.
     pub limits: String,
     /// `runc`, `runsc`, or the engine's default.
@@ -136,9 +139,10 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
             .then(|| remote.upstream.host().to_string()),
     });
     Reach {
-        image: match &bottle.agent.image {
-            ImageSource::Reference(reference) => reference.clone(),
-            ImageSource::Dockerfile { path, .. } => format!("built from {}", path.display()),
+        image: match (order.built(), &bottle.agent.image) {
+            (Some(built), _) => format!("{}, from {} by an approved Dockerfile", built.reference, built.from),
+            (None, ImageSource::Reference(reference)) => reference.clone(),
+            (None, ImageSource::Dockerfile { path, .. }) => format!("built from {}", path.display()),
         },
         engine: facts.engine.is_some(),
         image_id: facts.agent_image.as_ref().map(|i| i.id.clone()),
@@ -161,6 +165,7 @@ pub fn reach(order: &Order, facts: &Facts) -> Reach {
             None => Vec::new(),
         },
         workspace: order.workspace.as_ref().map(|w| w.display().to_string()),
+        resumed: order.resumed.is_some(),
         limits: bottle.limits.to_string(),
         runtime: match super::agent::runtime(order, facts) {
             Ok(Some(name)) => name,

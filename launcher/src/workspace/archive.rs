@@ -78,6 +78,22 @@ impl Archive {
         Ok(Members::new(BufReader::with_capacity(CHUNK_BYTES, decoder), PREFIX, self.limits))
     }
 
+    /// Reads it to its end, holds it to what an engine makes of a directory, and gives what can be read of the same file
+    /// once more, decompressed.
+    pub fn checked(&self) -> Result<impl Read + Send + use<>, WorkspaceError> {
+        let opening = |e| WorkspaceError::at("open", &self.path, e);
+        let file = File::open(&self.path).map_err(opening)?;
+        let again = file.try_clone().map_err(opening)?;
+        let decoder = zstd::Decoder::new(file).map_err(opening)?;
+        let mut members = Members::new(BufReader::with_capacity(CHUNK_BYTES, decoder), PREFIX, self.limits);
+        while members.next_member()?.is_some() {}
+        let mut again = again;
+        io::Seek::rewind(&mut again).map_err(opening)?;
+        // What follows an archive's end is no part of what was looked at.
+        let bytes = members.bytes_read();
+        Ok(zstd::Decoder::new(again).map_err(opening)?.take(bytes).chain(io::repeat(0).take(1024)))
+    }
+
     /// The directory it lies in.
     pub fn directory(&self) -> &Path {
         parent(&self.path)

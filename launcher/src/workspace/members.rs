@@ -49,6 +49,7 @@ pub struct Members<R> {
     prefix: Vec<u8>,
     limits: Limits,
     bytes: u64,
+    consumed: u64,
     entries: u64,
     /// Bytes of the current member's content that are not read yet, and the padding after it.
     left: u64,
@@ -81,6 +82,7 @@ impl<R: Read> Members<R> {
             prefix: prefix.as_bytes().to_vec(),
             limits,
             bytes: 0,
+            consumed: 0,
             entries: 0,
             left: 0,
             padding: 0,
@@ -111,6 +113,11 @@ impl<R: Read> Members<R> {
                 return Ok(Some(member));
             }
         }
+    }
+
+    /// Bytes of all headers and contents so far, with their padding; the empty blocks at the end are not counted.
+    pub fn bytes_read(&self) -> u64 {
+        self.consumed
     }
 
     /// The content of the member that [`Self::next_member`] gave last.
@@ -226,6 +233,7 @@ impl<R: Read> Members<R> {
             return Err(refused("a header's checksum is wrong"));
         }
         self.spend(BLOCK as u64)?;
+        self.consumed = self.consumed.saturating_add(BLOCK as u64);
         Ok(Some(header))
     }
 
@@ -245,6 +253,7 @@ impl<R: Read> Members<R> {
         self.spend(size)?;
         self.left = size;
         self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        self.consumed = self.consumed.saturating_add(size).saturating_add(self.padding);
         Ok(())
     }
 

@@ -15,8 +15,10 @@ use launcher::manifest::{
     Agent, AgentSource, Bottle, Egress, Git, ImageSource, Limits, Remote, RemoteCredential, RemoteUpstream, Route,
     Runtime, TokenRef, Upstream, WorkspaceMode,
 };
+use launcher::plan::agent::agent_image;
+use launcher::plan::build::Built;
 use launcher::plan::sidecar::credential_name;
-use launcher::plan::{Order, SidecarImages};
+use launcher::plan::{Order, Resumed, SidecarImages};
 use launcher::provider::Provider;
 use launcher::state::{StateRoot, host_hash};
 use launcher::stop::{Stopper, channel};
@@ -40,6 +42,8 @@ pub struct Trial {
     pub bare: bool,
     /// Where the route's credential comes from.
     pub token_ref: TokenRef,
+    /// Has it lived before, and was this Dockerfile approved then?
+    pub dockerfile: Option<String>,
 }
 
 impl Trial {
@@ -66,7 +70,8 @@ impl Trial {
             Some("work") => Script { output: "done\n".into(), end: End::Code(3) },
             _ => Script { output: bytes::Bytes::new(), end: End::Code(0) },
         });
-        Self { dir, engine, shared: OnceLock::new(), bare: false, token_ref: TokenRef::Env("TOKEN".to_owned()) }
+        let token_ref = TokenRef::Env("TOKEN".to_owned());
+        Self { dir, engine, shared: OnceLock::new(), bare: false, token_ref, dockerfile: None }
     }
 
     /// What a command of its operator has.
@@ -86,7 +91,10 @@ impl Trial {
 
     /// Keeps a bottle from its launch to its end. `before` is told who can stop it.
     pub async fn keep(&self, before: impl FnOnce(&Fake, Stopper)) -> Ending {
-        let session = self.root().claim(ID).unwrap().expect("a fresh state directory");
+        let session = match self.root().claim(ID).unwrap() {
+            Some(session) => session,
+            None => self.root().dir(ID).lock().unwrap().expect("nobody keeps it"),
+        };
         let (stopper, stop) = channel();
         before(&self.engine, stopper.clone());
         let shared = Arc::new(Shared {
@@ -106,6 +114,12 @@ impl Trial {
         if self.bare {
             (charge.order.bottle.routes, charge.order.bottle.git) = (Vec::new(), Git::default());
             (charge.credentials, charge.remote_credentials) = Default::default();
+        }
+        if let Some(text) = &self.dockerfile {
+            let built = Built::of(&charge.order, text, "agent:1").unwrap();
+            charge.order.resumed = Some(Resumed { built: Some(built) });
+            charge.image = agent_image(&charge.order);
+            session.dir.begin_again().unwrap();
         }
         keep(&shared, &mut charge, &session, &stop).await
     }
@@ -197,6 +211,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
                 wall: "wall:1".to_owned(),
             },
             attempt: 0,
+            resumed: None,
         },
         pinned: true,
         engine: None,
@@ -206,6 +221,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         credentials_read: 0,
         env: Vec::new(),
         init: dir.join("init"),
+        base: None,
         on_proposal: Vec::new(),
     }
 }

@@ -157,7 +157,8 @@ fn known() -> Known {
         remote_hosts: list(&["Git.forge.example"]),
         allowlist: list(&["open.example", "*.cdn.example"]),
         routes: vec![route("/model/", "https://api.model.example", "Bearer", &["POST /v1/messages"])],
-        dockerfile: Some("FROM a\n".into()),
+        image: "b".into(),
+        dockerfile: Some("FROM b\nRUN y\n".into()),
     }
 }
 
@@ -347,8 +348,12 @@ fn findings_and_dockerfiles() {
     };
     assert_eq!(dockerfile("FROM b\r\nRUN x\r\n"), Ok(Change::Dockerfile { text: "FROM b\nRUN x\n".into() }));
     held("tab", dockerfile("FROM b\n\tRUN ü\n"), None);
-    held("as it is", dockerfile("FROM a\n"), Some("as it is"));
-    held("as it is", dockerfile("FROM a\r\n"), Some("as it is"));
+    held("as it is", dockerfile("FROM b\nRUN y\n"), Some("as it is"));
+    held("as it is", dockerfile("FROM b\r\nRUN y\r\n"), Some("as it is"));
+    held("another image", dockerfile("FROM a\n"), Some("line 1: FROM must be the image of the bottle"));
+    held("COPY", dockerfile("FROM b\nCOPY / /\n"), Some("line 2: only FROM, RUN, ENV, WORKDIR and USER"));
+    let unknown = change(Change::Dockerfile { text: "FROM b\n".into() }, &Known::default());
+    assert!(unknown.is_err(), "nothing is known by default");
     held("empty", dockerfile(" \n\t"), Some("empty"));
     for (text, code) in [
         ("FROM b\nRUN \0", "line 2 has the character U+0000"),
@@ -361,8 +366,9 @@ fn findings_and_dockerfiles() {
     ] {
         held(text, dockerfile(text), Some(code));
     }
-    held("most", dockerfile(&"#".repeat(DOCKERFILE_BYTES_MAX)), None);
-    held("more", dockerfile(&"#".repeat(DOCKERFILE_BYTES_MAX + 1)), Some("65537 bytes"));
+    let long = |bytes: usize| format!("FROM b\n{}", "#".repeat(bytes - 7));
+    held("most", dockerfile(&long(DOCKERFILE_BYTES_MAX)), None);
+    held("more", dockerfile(&long(DOCKERFILE_BYTES_MAX + 1)), Some("65537 bytes"));
 }
 
 #[test]

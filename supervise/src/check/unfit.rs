@@ -103,6 +103,9 @@ pub enum Unfit {
         /// The character.
         code: u32,
     },
+    /// A line that cannot be carried out.
+    #[error("the Dockerfile cannot be carried out: {0}")]
+    Dockerfile(#[from] super::dockerfile::Fault),
     /// It changes nothing.
     #[error("this is the bottle's Dockerfile as it is")]
     SameDockerfile,

@@ -123,6 +123,8 @@ pub enum Cause {
         /// Who.
         by: String,
     },
+    /// The bottle ended, and was launched again without it.
+    Resumed,
 }
 
 impl Cause {
@@ -132,6 +134,9 @@ impl Cause {
             Self::TimeOver => "it was in force, and its time is over; ask again if you still need it",
             Self::Used => "it was granted for one use, and is used; ask again if you need it once more",
             Self::Revoked { .. } => "it was in force, and a person took it back",
+            Self::Resumed => {
+                "it was in force until the bottle ended, and was not carried over; ask again if you need it"
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ fn finding(n: usize) -> Checked {
 }
 
 fn checked(change: Change) -> Checked {
-    check::change(change, &Known::default()).unwrap()
+    check::change(change, &Known { image: "a".to_owned(), ..Known::default() }).unwrap()
 }
 
 fn base() -> Digest {

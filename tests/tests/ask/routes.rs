@@ -118,7 +118,7 @@ fn a_dockerfile_is_written_down_for_the_next_launch_and_changes_nothing_now() {
     let Some(site) = Site::new() else { return };
     let world = World::start(&site);
     let bottle = asking(&site, &world, "");
-    let text = "FROM current\nRUN apt-get install -y jq\n";
+    let text = format!("FROM {}\nRUN apt-get install -y jq\n", site.clients());
     let arguments = json!({ "dockerfile": text, "justification": "jq is missing" });
     let asked = call(&site, &bottle, "capability-block", &arguments);
     wait_for_pending(&site, &bottle, "p1");

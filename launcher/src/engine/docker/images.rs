@@ -3,7 +3,7 @@
 
 use super::failure::{failed, late, said};
 use super::{DEED_WITHIN, Inner, LOAD_WITHIN, LOOK_WITHIN, look, scratch};
-use crate::engine::{CONTENT_LABEL, EngineError, ImageFacts, Kind, ScratchImage, body};
+use crate::engine::{CONTENT_LABEL, CommitSpec, EngineError, ImageFacts, Kind, Owner, ScratchImage, body};
 use bollard::errors::Error;
 use bollard::models::{BuildInfo, ContainerConfig, ContainerCreateBody, CreateImageInfo, HostConfig};
 use bollard::query_parameters::{
@@ -16,6 +16,12 @@ use futures_util::StreamExt;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Committing writes all that a build has made.
+const COMMIT_WITHIN: Duration = Duration::from_secs(600);
+
+/// The role that the labels of an image of a bottle say.
+const IMAGE_ROLE: &str = "image";
 
 /// How many lines of a failed build its error carries.
 const LINES_MAX: usize = 20;
@@ -206,6 +212,46 @@ impl Inner {
             Err(e) if e.kind == Kind::NotFound => Ok(()),
             Err(e) => Err(e),
         }
+    }
+
+    /// Removes an image if its labels say that it belongs to this bottle.
+    pub(super) async fn remove_own_image(&self, reference: &str, owner: &Owner) -> Result<(), EngineError> {
+        let what = format!("could not remove image {reference}");
+        checked(reference, &what)?;
+        let seen = match look(&what, LOOK_WITHIN, self.client.inspect_image(reference)).await {
+            Ok(seen) => seen,
+            Err(e) if e.kind == Kind::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let labels = seen.config.and_then(|config| config.labels).unwrap_or_default();
+        let is_ours = body::owner(&labels)
+            .is_some_and(|(found, _)| (&found.id, &found.host, &found.state) == (&owner.id, &owner.host, &owner.state));
+        if is_ours { self.remove_image(reference).await } else { Ok(()) }
+    }
+
+    pub(super) async fn commit(&self, container: &str, image: &CommitSpec) -> Result<String, EngineError> {
+        let what = format!("could not make image {} of container {container}", image.reference);
+        checked(&image.reference, &what)?;
+        let (repo, tag) = image.reference.rsplit_once(':').unwrap_or((&image.reference, "latest"));
+        let id = self.container(container);
+        let options = CommitContainerOptionsBuilder::default().container(&id).repo(repo).tag(tag).pause(false).build();
+        let mut labels = body::labels(&image.owner, IMAGE_ROLE);
+        labels.insert(CONTENT_LABEL.to_owned(), image.content.clone());
+        // All of it is said: what is left out, the engine takes from the container.
+        let config = ContainerConfig {
+            entrypoint: Some(image.entrypoint.clone()),
+            cmd: Some(image.command.clone()),
+            env: Some(image.env.clone()),
+            user: Some(image.user.clone()),
+            working_dir: Some(image.workdir.clone()),
+            labels: Some(labels),
+            healthcheck: Some(body::no_health_check()),
+            ..ContainerConfig::default()
+        };
+        let before = self.image(&image.reference).await?;
+        let made = look(&what, COMMIT_WITHIN, self.client.commit_container(options, config)).await?.id;
+        self.drop_untagged(before, &made).await;
+        Ok(made)
     }
 
     async fn put_and_commit(&self, id: &str, derived: &Derived, what: &str) -> Result<String, EngineError> {

@@ -34,11 +34,13 @@ impl Inner {
         let what = match undo {
             Undo::RemoveContainer { name, .. } => format!("could not remove container {name}"),
             Undo::RemoveNetwork { name, .. } => format!("could not remove network {name}"),
+            Undo::RemoveImage { reference, .. } => format!("could not remove image {reference}"),
         };
         let removal = async {
             match undo {
                 Undo::RemoveContainer { name, owner } => self.remove_containers(name, owner, &what).await,
                 Undo::RemoveNetwork { name, owner } => self.remove_networks(name, owner, &what).await,
+                Undo::RemoveImage { reference, owner } => self.remove_own_image(reference, owner).await,
             }
         };
         tokio::time::timeout(REMOVE_WITHIN, removal).await.map_err(|_| late(what.as_str(), REMOVE_WITHIN))??;
@@ -242,6 +244,7 @@ pub(super) fn of_undo(undo: &Undo) -> Key {
     match undo {
         Undo::RemoveContainer { name, .. } => Key::Container(name.clone()),
         Undo::RemoveNetwork { name, .. } => Key::Network(name.clone()),
+        Undo::RemoveImage { reference, .. } => Key::Image(reference.clone()),
     }
 }
 

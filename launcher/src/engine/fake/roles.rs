@@ -4,7 +4,7 @@
 /// What a container says when it starts.
 pub(super) fn at_start(role: &str) -> &'static str {
     match role {
-        "agent" => "bottle-init: ready\n",
+        "agent" | "build" => "bottle-init: ready\n",
         _ => "",
     }
 }

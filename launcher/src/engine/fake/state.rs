@@ -3,8 +3,8 @@
 use super::input::Target;
 use super::{End, Script, files, roles};
 use crate::engine::{
-    Chunk, ContainerSpec, EngineError, EngineFacts, ExecSpec, ImageFacts, Kind, NetworkMode, NetworkSpec, Observed,
-    ObservedContainer, ObservedNetwork, Owner, Step, Undo,
+    Chunk, CommitSpec, ContainerSpec, EngineError, EngineFacts, ExecSpec, ImageFacts, Kind, NetworkMode, NetworkSpec,
+    Observed, ObservedContainer, ObservedNetwork, Owner, Step, Undo,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -29,6 +29,8 @@ pub(super) struct State {
     pub disk: BTreeMap<String, u64>,
     networks: BTreeMap<String, NetworkSpec>,
     execs: BTreeMap<String, Running>,
+    /// Owners of the images that were made of containers.
+    owned: BTreeMap<String, Owner>,
 }
 
 pub(super) struct Container {
@@ -83,7 +85,33 @@ impl State {
                 self.networks.remove(name);
                 Ok(())
             }
+            Undo::RemoveImage { reference, owner } => {
+                if self.owned.get(reference).is_some_and(|found| same(found, owner)) {
+                    self.owned.remove(reference);
+                    self.images.remove(reference);
+                }
+                Ok(())
+            }
         }
+    }
+
+    pub fn commit(&mut self, container: &str, image: &CommitSpec) -> Result<String, EngineError> {
+        if self.container(container)?.runs() {
+            return Err(failed(format!("could not make an image of container {container}"), Kind::Conflict));
+        }
+        let facts = ImageFacts {
+            id: super::digest(format!("{image:?}")),
+            digests: Vec::new(),
+            user: image.user.clone(),
+            entrypoint: image.entrypoint.clone(),
+            command: image.command.clone(),
+            env: image.env.clone(),
+            workdir: image.workdir.clone(),
+            content: image.content.clone(),
+        };
+        self.owned.insert(image.reference.clone(), image.owner.clone());
+        self.images.insert(image.reference.clone(), facts.clone());
+        Ok(facts.id)
     }
 
     fn create_network(&mut self, spec: &NetworkSpec) -> Result<(), EngineError> {

@@ -89,7 +89,7 @@ impl<E: Engine> Desk<E> {
             home: Vec::new(),
             skills: Vec::new(),
         };
-        Ok(Supplies { feeds, brought, baseline: self.dir.baseline() })
+        Ok(Supplies { feeds, brought, baseline: self.dir.baseline(), saved: self.dir.workspace() })
     }
 }
 

@@ -141,7 +141,8 @@ impl<E: Engine> Desk<E> {
     fn write_dockerfile(&self, text: &str) -> Result<String, String> {
         let path = self.dir.dockerfile();
         write_private(&path, text.as_bytes()).map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
-        Ok("a person has taken the Dockerfile; it holds from the bottle's next launch on, so finish what you can here"
+        Ok("a person has taken the Dockerfile; it holds from when this bottle is resumed, so finish what you can here and \
+            leave your work in the workspace, which is kept"
             .to_owned())
     }
 

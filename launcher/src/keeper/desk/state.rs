@@ -72,6 +72,7 @@ pub fn known(order: &Order, dockerfile: Option<String>) -> Known {
             .collect(),
         allowlist: bottle.egress.allowlist.iter().map(ToString::to_string).collect(),
         routes: bottle.routes.iter().map(super::super::current::route).collect(),
+        image: crate::plan::agent::base_image(order),
         dockerfile,
     }
 }

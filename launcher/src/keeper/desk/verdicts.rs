@@ -150,10 +150,12 @@ impl<E: Engine> Desk<E> {
                     "it is written to {}; nothing of the running bottle changes",
                     self.dir.dockerfile().display()
                 ));
-                facts.push(
-                    "it holds from the next launch on that is told to use it; this version does not build it by itself"
-                        .to_owned(),
-                );
+                facts.push(format!(
+                    "when the bottle has ended, `launcher resume {}` carries it out behind the bottle's wall and pipelock, \
+                     and launches the bottle again in it",
+                    self.dir.id()
+                ));
+                facts.push("what it installs comes from the hosts of the allowlist; look at each RUN".to_owned());
                 let lines = |text: &str| text.lines().map(str::to_owned).collect();
                 (lines(&old), lines(text))
             }

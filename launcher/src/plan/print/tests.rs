@@ -35,6 +35,7 @@ fn order(yaml: &str, workspace: bool) -> Order {
         subnet_pool: Subnet::parse("10.213.0.0/16").unwrap(),
         images: crate::images::references(),
         attempt: 0,
+        resumed: None,
     }
 }
 
