@@ -33,6 +33,7 @@ pub mod console;
 pub mod current;
 pub mod desk;
 pub mod fresh;
+pub mod gate;
 pub mod order;
 pub mod serve;
 pub mod supplies;
@@ -431,8 +432,8 @@ async fn attend<E: Engine>(
         Ok(recorded) => recorded,
         Err(failure) => return Outcome::Failed(failure),
     };
-    let trust = &made.trust;
-    let ground = desk::Ground { charge, plan, session, audit: &recorded, table, trust, undo, hands, nursery };
+    let (trust, gate) = (&made.trust, made.gate.as_ref());
+    let ground = desk::Ground { charge, plan, session, audit: &recorded, table, gate, trust, undo, hands, nursery };
     match desk::begin(shared, ground, inbox) {
         Ok(sitting) => held.desk = Some(sitting),
         Err(why) => return Outcome::Failed(Failure::launch(format!("no proposal could be kept: {why}"), None)),

@@ -4,6 +4,7 @@
 //! Whatever widens the bottle is on the disk before it is done ([`crate::journal`], [`crate::audit`]); whatever narrows it
 //! is done whether it can be written down or not.
 
+use super::gate::Gate;
 use super::order::{Order as Sidecars, Reply as Answered, Setback};
 use super::supplies::Trust;
 use super::table::Table;
@@ -19,7 +20,7 @@ use crate::stop::{self, Level, Stop};
 use crate::undo::UndoStack;
 use crate::verdict::{Grant, Listed, Listing, Reply, Request, page};
 use denials::{Denials, Heard};
-pub use door::{Ask, Door, Ears, Inbox, Overheard, Sitting, Visit, ears};
+pub use door::{Ask, Door, Ears, Inbox, News, Overheard, Sitting, Visit, ears};
 use findings::Findings;
 use state::Beyond;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +39,7 @@ mod first;
 mod remedy;
 mod route;
 pub mod state;
+mod takeover;
 mod verdicts;
 
 /// How often what was refused is told to supervise and the audit log.
@@ -57,6 +59,8 @@ pub struct Ground<'a, E: Engine> {
     pub audit: &'a Arc<Audit>,
     /// cred-proxy's table, where there is one.
     pub table: Option<&'a Arc<Table>>,
+    /// git-gate's, where there are remotes.
+    pub gate: Option<&'a Arc<Gate>>,
     /// What routes trust.
     pub trust: &'a Arc<Trust>,
     /// What takes the bottle back.
@@ -85,6 +89,7 @@ struct Desk<E: Engine> {
     beyond: Beyond,
     hands: Hands,
     table: Option<Arc<Table>>,
+    gate: Option<Arc<Gate>>,
     trust: Arc<Trust>,
     undo: Arc<Mutex<UndoStack>>,
     nursery: Nursery<E>,
@@ -97,7 +102,7 @@ struct Desk<E: Engine> {
 
 /// Opens the desk. An error: the journal cannot be used, and no verdict could be kept.
 pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_, E>, inbox: Inbox) -> Result<Sitting, String> {
-    let Ground { charge, plan, session, audit, table, trust, undo, hands, nursery } = ground;
+    let Ground { charge, plan, session, audit, table, gate, trust, undo, hands, nursery } = ground;
     let path = session.dir.proposals();
     let (journal, records) = Journal::open::<Record>(&path).map_err(|e| chain(&e))?;
     let queue = Queue::replay(Limits::default(), records).map_err(|e| chain(&e))?;
@@ -119,6 +124,7 @@ pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_, E>, inbox: I
         beyond: Beyond::default(),
         hands,
         table: table.cloned(),
+        gate: gate.cloned(),
         trust: Arc::clone(trust),
         undo: Arc::clone(undo),
         nursery,
@@ -151,7 +157,7 @@ impl<E: Engine> Desk<E> {
                     let _ = visit.reply.send(reply);
                 }
                 Some(line) = inbox.lines.recv() => self.overhear(&line).await,
-                Some(role) = inbox.restarts.recv() => self.restarted(&role),
+                Some(news) = inbox.news.recv() => self.hear(news).await,
                 _ = tick.tick() => self.tick(),
                 () = due => {
                     for id in self.queue.due(now()) {
@@ -267,17 +273,18 @@ impl<E: Engine> Desk<E> {
         }
     }
 
-    /// A grant for one use that a gate does not remember might be used twice: it is over.
-    fn restarted(&mut self, role: &str) {
-        if role != git_gate::NAME {
-            return;
-        }
-        let once = |(id, change): &(&str, &Change)| {
-            matches!(change, Change::Finding { .. }) && state::term(&self.queue, id) == Some(Term::Once)
+    /// A grant for one use that a sidecar does not remember might be used twice: it is over.
+    async fn restarted(&mut self, role: &str) {
+        let is_of = |change: &Change| match change {
+            Change::Finding { .. } => role == git_gate::NAME,
+            Change::Route(_) => role == cred_proxy::config::NAME,
+            Change::Hosts { .. } | Change::Dockerfile { .. } => false,
         };
+        let once = |(id, change): &(&str, &Change)| is_of(change) && state::term(&self.queue, id) == Some(Term::Once);
         let over: Vec<String> = state::in_force(&self.queue).filter(once).map(|(id, _)| id.to_owned()).collect();
         for id in over {
-            self.ended(&id, Cause::Used, "git-gate was started again");
+            // What went wrong is in the log; it is over all the same.
+            let _ = self.take_back(&id, Cause::Used, &format!("{role} was started again")).await;
         }
     }
 

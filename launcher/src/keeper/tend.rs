@@ -5,16 +5,19 @@
 //! A sidecar that starts again is the same container at the same address, and is told everything from the beginning; a
 //! pipelock must show again that it runs with the policy that it was sent.
 
-use super::desk::{Ask, Ears, Overheard};
+use super::desk::{Ask, Ears, News, Overheard};
+use super::fresh::{self, Rejected};
 use super::order::{Hand, Order, Setback};
 use super::table::Table;
-use super::{Charge, Shared, fresh, supplies};
+use super::{Charge, Shared, supplies};
 use crate::control::{self, BringError, Sidecar, Status};
-use crate::engine::{Engine, Kind};
+use crate::engine::{Engine, Kind, Owner};
 use crate::error::chain;
 use crate::launch::Supplies;
+use crate::manifest::Route;
 use crate::plan::Plan;
 use crate::stop::{self, Level, Stop, Stopper};
+use bottle_images::init::Frame;
 use cred_proxy::config::{Event, unchanged_line};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +49,17 @@ pub struct Reach {
     pub orders: mpsc::Sender<Order>,
     /// What it is told when it starts again. A pipelock's task keeps this true itself.
     pub feed: Feed,
+    /// How a cred-proxy's credentials are kept fresh.
+    fresh: Option<(mpsc::Sender<Word>, Rejected)>,
+}
+
+impl Reach {
+    /// From now on the credential of this name is not kept fresh.
+    pub fn forget(&self, name: &str) {
+        if let Some((_, rejected)) = &self.fresh {
+            rejected.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        }
+    }
 }
 
 /// How the desk reaches all of them, by role.
@@ -81,6 +95,7 @@ type Tasks = Arc<Mutex<JoinSet<()>>>;
 #[derive(Clone)]
 pub struct Nursery<E: Engine> {
     shared: Arc<Shared<E>>,
+    owner: Owner,
     ears: Ears,
     stop: Stop,
     tasks: Tasks,
@@ -110,8 +125,13 @@ impl Tending {
     ) -> (Self, Hands, Nursery<E>) {
         let (stopper, own) = stop::channel();
         let tasks = Tasks::default();
-        let nursery =
-            Nursery { shared: Arc::clone(shared), ears: ears.clone(), stop: own.clone(), tasks: Arc::clone(&tasks) };
+        let nursery = Nursery {
+            shared: Arc::clone(shared),
+            owner: plan.owner.clone(),
+            ears: ears.clone(),
+            stop: own.clone(),
+            tasks: Arc::clone(&tasks),
+        };
         let (wanted, raise) = (stop.clone(), stopper.clone());
         // Who wants the end of the bottle wants no sidecar to begin again.
         tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
@@ -154,33 +174,48 @@ impl<E: Engine> Nursery<E> {
         self.shared.sidecars.lock().unwrap_or_else(PoisonError::into_inner).insert(sidecar.role.clone(), life);
         let feed = Arc::new(Mutex::new(told.feed));
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-        let reach = Reach { orders, feed: Arc::clone(&feed) };
+        let mut reach = Reach { orders, feed: Arc::clone(&feed), fresh: None };
         let mut tended = Tended {
             shared: Arc::clone(&self.shared),
             role: sidecar.role.clone(),
             container: sidecar.container.clone(),
             policy: told.policy,
+            owner: self.owner.clone(),
             feed,
             orders: Some(ordered),
             ears: self.ears.clone(),
             sent: 0,
             table: None,
             words: None,
-            rejected: BTreeMap::new(),
+            rejected: Rejected::default(),
             stop: self.stop.clone(),
             restarts: 0,
+            retires: None,
         };
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = told.table {
             let (words, told) = mpsc::channel(WORDS_MAX);
             tended.words = Some(told);
             if let Some(charge) = charge {
-                tended.rejected = fresh::begin(&mut tasks, &self.shared, charge, &table, &words, &self.stop);
+                let routes = &charge.order.bottle.routes;
+                fresh::begin(&mut tasks, &self.means(&table, &words), routes, fresh::age(charge), &tended.rejected);
             }
+            reach.fresh = Some((words, Arc::clone(&tended.rejected)));
             tended.table = Some(table);
         }
         tasks.spawn(tended.tend(sidecar));
         reach
+    }
+
+    fn means<'a>(&'a self, table: &'a Arc<Table>, words: &'a mpsc::Sender<Word>) -> fresh::Means<'a, E> {
+        fresh::Means { shared: &self.shared, table, words, news: &self.ears.news, stop: &self.stop }
+    }
+
+    /// Keeps the credential of a route fresh that came while the bottle runs, until [`Reach::forget`].
+    pub fn keep_fresh(&self, reach: &Reach, table: &Arc<Table>, route: &Route) {
+        let Some((words, rejected)) = &reach.fresh else { return };
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh::begin(&mut tasks, &self.means(table, words), std::slice::from_ref(route), Duration::ZERO, rejected);
     }
 }
 
@@ -191,6 +226,8 @@ struct Tended<E: Engine> {
     container: String,
     /// What a pipelock must run with.
     policy: Option<String>,
+    /// Whose it is.
+    owner: Owner,
     /// What it is told when it starts, unless that is a table.
     feed: Feed,
     orders: Option<mpsc::Receiver<Order>>,
@@ -201,9 +238,11 @@ struct Tended<E: Engine> {
     table: Option<Arc<Table>>,
     words: Option<mpsc::Receiver<Word>>,
     /// Who is told that an upstream rejects a credential, by its name.
-    rejected: BTreeMap<String, mpsc::Sender<String>>,
+    rejected: Rejected,
     stop: Stop,
     restarts: u64,
+    /// When it ends at the latest, once it is not to begin again.
+    retires: Option<tokio::time::Instant>,
 }
 
 /// What a held sidecar is about next.
@@ -232,12 +271,16 @@ impl<E: Engine> Tended<E> {
             if parting == Parting::LetGo || self.stop.level() >= Level::Graceful {
                 return;
             }
+            if self.retires.is_some() {
+                return self.retired().await;
+            }
             if began.elapsed() >= STEADY {
                 pause = PAUSE_FIRST;
             }
             self.tell(&format!("{} has ended: what went through it is closed until it runs again", self.role));
             match self.again(&mut pause).await {
                 Some(started) => sidecar = started,
+                None if self.retires.is_some() => return self.retired().await,
                 None => return,
             }
         }
@@ -252,6 +295,10 @@ impl<E: Engine> Tended<E> {
             let next = tokio::select! {
                 () = stop.reached(Level::Now) => return Parting::LetGo,
                 _ = status.wait_for(|s| matches!(s, Status::Ended(_))) => return Parting::Gone,
+                () = until(self.retires) => {
+                    self.log("out", &format!("{} is ended with what is open on it: its time is over", self.role));
+                    return Parting::Gone;
+                }
                 line = next(&mut lines) => Next::Line(line),
                 order = next(&mut self.orders) => Next::Order(order),
                 word = next(&mut self.words) => Next::Word(word),
@@ -338,6 +385,25 @@ impl<E: Engine> Tended<E> {
                 parting
             }
             Order::Tell { line } => hand.send(&line).await.err().as_ref().and_then(broken),
+            Order::Retire { within } => {
+                self.retires = Some(tokio::time::Instant::now() + within);
+                hand.send(&Frame::Drain.encode()).await.err().as_ref().and_then(broken)
+            }
+        }
+    }
+
+    /// It has served to its end: its container goes, and is no more spoken of. What is left of it goes with the bottle.
+    async fn retired(self) {
+        let Shared { engine, log, sidecars, .. } = &*self.shared;
+        sidecars.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.role);
+        let undo = crate::engine::Undo::RemoveContainer { name: self.container.clone(), owner: self.owner.clone() };
+        match engine.undo(&undo).await {
+            Ok(()) => {
+                log.line("keeper", "out", &format!("{} has served to its end and is gone", self.role));
+                // A desk that is full goes on taking its seat for taken.
+                let _ = self.ears.news.try_send(News::Retired(self.role.clone()));
+            }
+            Err(error) => log.line("keeper", "err", &format!("{} cannot be removed: {}", self.role, chain(&error))),
         }
     }
 
@@ -370,13 +436,17 @@ impl<E: Engine> Tended<E> {
         }
         match serde_json::from_str(line) {
             Ok(Event::Rejected { secret, .. }) => {
-                if let Some(fresh) = self.rejected.get(&secret) {
+                if let Some(fresh) = self.rejected.lock().unwrap_or_else(PoisonError::into_inner).get(&secret) {
                     // One that is busy has this one in hand already.
                     let _ = fresh.try_send(secret);
                 }
             }
             Ok(Event::Refused { reason }) => {
                 self.tell(&format!("{} goes on with the table it had: {reason}", self.role));
+            }
+            Ok(Event::UsedUp { route }) => {
+                // It is used up in any case; a desk that is full goes on listing it.
+                let _ = self.ears.news.try_send(News::UsedUp(route));
             }
             Ok(Event::Ready | Event::Configured | Event::Request { .. }) | Err(_) => {}
         }
@@ -410,6 +480,11 @@ impl<E: Engine> Tended<E> {
                             self.adopt(yaml);
                             let _ = reply.send(Ok(()));
                         }
+                        // Nothing is open on it.
+                        Order::Retire { .. } => {
+                            self.retires = Some(tokio::time::Instant::now());
+                            return None;
+                        }
                         other => other.refuse(&format!("{} does not run at the moment", self.role)),
                     },
                 }
@@ -425,7 +500,7 @@ impl<E: Engine> Tended<E> {
                     all.insert(self.role.clone(), life);
                     drop(all);
                     // A desk that is full hears of it by the next order that is refused.
-                    let _ = self.ears.restarts.try_send(self.role.clone());
+                    let _ = self.ears.news.try_send(News::Restarted(self.role.clone()));
                     self.tell(&format!("{} runs again", self.role));
                     return Some(sidecar);
                 }
@@ -465,7 +540,7 @@ impl<E: Engine> Tended<E> {
             let brought = control::bring_pipelock(&**engine, container, role, (&feed, policy), log, &self.stop).await;
             return brought.map(|sidecar| (sidecar, 0));
         }
-        let table = self.table.as_ref().map(|table| table.line()).transpose();
+        let table = self.table.as_ref().map(|table| table.line_again()).transpose();
         let table = table.map_err(|e| BringError::Feed { role: role.to_owned(), source: e.into() })?;
         let feed = table.as_ref().unwrap_or(&feed);
         let lines = feed.iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -489,6 +564,14 @@ pub fn supervise_line(command: &supervise::config::Command) -> Option<Vec<u8>> {
     let mut line = serde_json::to_vec(command).ok()?;
     line.push(b'\n');
     Some(line)
+}
+
+/// Waits for a time; for ever, where there is none.
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next one; never, where there is none any more.

@@ -63,6 +63,12 @@ impl<E: Engine> Desk<E> {
             Change::Route(asked) => {
                 Change::Route(route::with_credential(asked, terms).map_err(|why| refused(why, None))?)
             }
+            other if terms.no_inspect => {
+                return Err(refused(
+                    format!("whether {} is inspected is not to be said", page::short(&other)),
+                    Some("leave --no-inspect out: it is for routes"),
+                ));
+            }
             other if terms.token_ref.is_some() => {
                 return Err(refused(
                     format!("{} takes no credential", page::short(&other)),
@@ -158,7 +164,7 @@ impl<E: Engine> Desk<E> {
                 (lines(&old), lines(text))
             }
         };
-        if terms.once {
+        if terms.once && !matches!(change, Change::Route(_)) {
             facts.push("it ends with one use".to_owned());
         }
         Ok(Shown { before, after, facts })
