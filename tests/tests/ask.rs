@@ -10,5 +10,6 @@ mod ask {
     mod findings;
     mod hosts;
     mod routes;
+    mod streams;
     mod survival;
 }

@@ -5,11 +5,12 @@
 //! is done whether it can be written down or not.
 
 use super::gate::Gate;
+use super::nursery::{Hands, Nursery};
 use super::order::{Order as Sidecars, Reply as Answered, Setback};
 use super::supplies::Trust;
 use super::table::Table;
-use super::tend::{Hands, Nursery, supervise_line};
-use super::{Charge, Shared, current};
+use super::tend::supervise_line;
+use super::{Charge, Shared, current, folder};
 use crate::audit::{Audit, Event};
 use crate::engine::Engine;
 use crate::error::chain;
@@ -28,7 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use supervise::check;
 use supervise::config::Command;
 use supervise::queue::{Asked, Cause, Limits, Queue, Record, State, Term};
-use supervise::wire::{Answer, Change};
+use supervise::wire::{Answer, Change, Current};
 use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
@@ -96,6 +97,7 @@ struct Desk<E: Engine> {
     denials: Denials,
     findings: Findings,
     changes: watch::Sender<u64>,
+    folder: watch::Sender<Current>,
     /// Has supervise not been told of all refusals yet?
     stale: bool,
 }
@@ -131,6 +133,7 @@ pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_, E>, inbox: I
         denials: Denials::default(),
         findings: Findings::default(),
         changes,
+        folder: folder::begin(shared, plan.session.container.clone(), current::current(&charge.order, Vec::new())),
         stale: false,
     };
     for record in desk.queue.interrupted(now()) {
@@ -357,8 +360,15 @@ impl<E: Engine> Desk<E> {
 
     fn tell_current(&mut self) {
         self.refresh();
-        let current = Box::new(current::current(&self.order, self.denials.shown()));
-        self.tell(&Command::Current { current });
+        let current = current::current(&self.order, self.denials.shown());
+        self.folder.send_if_modified(|written| {
+            let changed = *written != current;
+            if changed {
+                written.clone_from(&current);
+            }
+            changed
+        });
+        self.tell(&Command::Current { current: Box::new(current) });
     }
 
     /// What supervise is told when it starts again.

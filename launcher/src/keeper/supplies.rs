@@ -9,7 +9,7 @@ use crate::ca::{self, Authority};
 use crate::error::{Failure, chain};
 use crate::launch::Supplies;
 use crate::manifest::EnvValue;
-use crate::plan::provision::Brought;
+use crate::plan::provision::{self, Brought};
 use crate::plan::{Names, Plan, git_config, home, roles, sidecar};
 use crate::state::BottleDir;
 use bottle_images::init::Frame;
@@ -93,6 +93,7 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Made, F
         upstream_roots: upstream,
         prompt: charge.order.agent.prompt.clone(),
         about: about(plan),
+        current: current::files(&current::current(&charge.order, Vec::new())),
         home: home::files(&charge.order.bottle, &charge.order.agent).map_err(|e| Failure::launch(e, None))?,
     };
     let supplies = Supplies { feeds, brought, baseline: dir.baseline() };
@@ -161,6 +162,7 @@ fn about(plan: &Plan) -> String {
         "routes": routes,
         "remotes": remotes,
         "limits": plan.reach.limits,
+        "current_config": provision::CURRENT,
         "ask_for_more": plan.supervise.as_ref().map(|_| format!("http://{}:{}{}", supervise::NAME, supervise::PORT, supervise::config::PATH)),
     });
     format!("{about:#}\n")

@@ -1,7 +1,7 @@
 //! The first route of a bottle brings cred-proxy, and route-pipelock where there is none: containers and a network more, at
 //! the places that were kept for them. They are recorded before they are made, and taken back with the rest.
 
-use super::super::tend::Lines;
+use super::super::nursery::Lines;
 use super::Desk;
 use crate::engine::Engine;
 use crate::launch::Supplies;
@@ -74,6 +74,7 @@ impl<E: Engine> Desk<E> {
             upstream_roots: None,
             prompt: String::new(),
             about: String::new(),
+            current: BTreeMap::new(),
             home: Vec::new(),
         };
         Supplies { feeds, brought, baseline: self.dir.baseline() }

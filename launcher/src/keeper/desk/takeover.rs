@@ -1,8 +1,8 @@
 //! What route-pipelock does not take while it runs is done by another one: it is started on a free seat with the new
 //! policy, new requests of cred-proxy and git-gate go to it, and the one before ends when its streams have.
 
+use super::super::nursery::{Lines, Reach};
 use super::super::order::Order as Sidecars;
-use super::super::tend::{Lines, Reach};
 use super::{Desk, News};
 use crate::engine::Engine;
 use crate::error::chain;
