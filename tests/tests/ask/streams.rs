@@ -116,14 +116,14 @@ fn nothing_is_lost_while_a_host_and_routes_of_each_kind_are_approved_and_taken_b
     assert_eq!(status(&bottle, "/forge/x"), "401", "the host itself answers");
     let shown = route(&site, &bottle, ("p3", "/packages/", NEIGHBOUR), &["--no-inspect"]);
     assert!(shown.contains("not opened") && shown.contains("takes over"), "{shown}");
-    assert_eq!(status(&bottle, "/packages/canary"), "200");
+    assert_eq!(status(&bottle, "/packages/world-tree"), "200");
     assert!(!reaches(&bottle, NEIGHBOUR), "the host itself stays closed");
     assert!(there(&bottle, "route-pipelock") && there(&bottle, "route-pipelock-2"), "streams are open on the first");
     // And back, in all ways.
     for id in ["p3", "p2"] {
         site.launcher(&["revoke", bottle.id(), id, "--yes"]).ok();
     }
-    assert_eq!((status(&bottle, "/packages/canary"), status(&bottle, "/forge/x")), ("404".into(), "404".into()));
+    assert_eq!((status(&bottle, "/packages/world-tree"), status(&bottle, "/forge/x")), ("404".into(), "404".into()));
     streams.lost_nothing();
     // With its last stream the first one ends.
     wait_until("route-pipelock has served to its end", || (!there(&bottle, "route-pipelock")).then_some(()));
@@ -140,7 +140,7 @@ fn nothing_is_lost_while_a_first_route_is_approved() {
     let bottle = bottle(&site, yaml.split("cred_proxy:").next().unwrap());
     let streams = Streams::begin(&site, &bottle, false);
     route(&site, &bottle, ("p1", "/packages/", NEIGHBOUR), &["--no-inspect"]);
-    assert_eq!(status(&bottle, "/packages/canary"), "200");
+    assert_eq!(status(&bottle, "/packages/world-tree"), "200");
     streams.lost_nothing();
     bottle.stop();
     site.assert_nothing_left();
@@ -153,14 +153,14 @@ fn a_route_for_one_request_takes_one() {
     let bottle = bottle(&site, &yaml(&site, &world));
     let shown = route(&site, &bottle, ("p1", "/packages/", NEIGHBOUR), &["--once"]);
     assert!(shown.contains("uses it up"), "{shown}");
-    let url = "http://cred-proxy:9099/packages/canary";
+    let url = "http://cred-proxy:9099/packages/world-tree";
     let codes =
         bottle.exec(&["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} ", url, "-o", "/dev/null", url]).ok();
     let codes: Vec<_> = codes.stdout.split_whitespace().map(str::to_owned).collect();
     assert_eq!(codes[0], "200", "{codes:?}");
     assert!(matches!(codes[1].as_str(), "403" | "404"), "{codes:?}");
-    wait_until("it is taken back", || (status(&bottle, "/packages/canary") == "404").then_some(()));
-    assert_eq!(world.seen("api").iter().filter(|e| e.contains("/canary")).count(), 1);
+    wait_until("it is taken back", || (status(&bottle, "/packages/world-tree") == "404").then_some(()));
+    assert_eq!(world.seen("api").iter().filter(|e| e.contains("/world-tree")).count(), 1);
     bottle.stop();
 }
 

@@ -111,7 +111,7 @@ fn round(site: &Site, bottle: &Bottle<'_>, interrupt: &Interrupt) -> Result<Numb
             "path": path, "upstream": format!("https://{upstream}"), "scheme": "none", "allow": ["GET /**"],
             "justification": "bench",
         });
-        let look = format!("curl -s -o /dev/null -w '%{{http_code}}' -m 5 http://cred-proxy:9099{path}canary");
+        let look = format!("curl -s -o /dev/null -w '%{{http_code}}' -m 5 http://cred-proxy:9099{path}world-tree");
         let (visible, live) = change(site, bottle, (id, "cred-proxy-block", &route), (&look, code), more)?;
         numbers.visible.push(visible);
         if more.is_empty() { &mut numbers.reload } else { &mut numbers.takeover }.push(live);
