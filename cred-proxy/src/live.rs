@@ -113,3 +113,47 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Auth;
+
+    fn live(path: Option<&str>, upstream: &str, once: bool) -> Live {
+        let route = |path: &str| crate::config::Route {
+            path: path.to_owned(),
+            upstream: upstream.to_owned(),
+            auth: Auth::None,
+            secret: None,
+            inspected: false,
+            allow: vec!["GET /**".to_owned()],
+        };
+        let once = path.filter(|_| once).map(str::to_owned).into_iter().collect();
+        let closed = Config::closed(([127, 0, 0, 1], 0).into());
+        Live::new(&Config { routes: path.map(route).into_iter().collect(), once, ..closed }, &BTreeMap::new()).unwrap()
+    }
+
+    fn used(live: &Live) -> Use {
+        live.take_use(&live.table.routes[0])
+    }
+
+    #[test]
+    fn a_route_for_one_request_is_used_up_in_every_later_table_too() {
+        let (here, there) = ("http://127.0.0.1:1", "http://127.0.0.1:2");
+        let first = live(Some("/a/"), here, true);
+        assert_eq!((used(&first), used(&first)), (Use::TheOne, Use::Gone));
+        let mut next = live(Some("/a/"), here, true);
+        next.keep_open(&first);
+        assert_eq!(used(&next), Use::Gone);
+        // One that leads elsewhere is another route, and so is one that was taken away in between.
+        let mut elsewhere = live(Some("/a/"), there, true);
+        elsewhere.keep_open(&next);
+        assert_eq!(used(&elsewhere), Use::TheOne);
+        let (mut without, mut again) = (live(None, here, false), live(Some("/a/"), here, true));
+        without.keep_open(&next);
+        again.keep_open(&without);
+        assert_eq!((used(&again), used(&again)), (Use::TheOne, Use::Gone));
+        let any = live(Some("/a/"), here, false);
+        assert_eq!((used(&any), used(&any)), (Use::Any, Use::Any));
+    }
+}
