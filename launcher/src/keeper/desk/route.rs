@@ -148,9 +148,11 @@ impl<E: Engine> Desk<E> {
         if let Some((_, secret)) = &secret {
             self.know(secret).await;
         }
-        if once {
-            self.beyond.once.insert(route.path.clone());
-        }
+        // What an earlier try left behind says nothing of this one.
+        match once {
+            true => self.beyond.once.insert(route.path.clone()),
+            false => self.beyond.once.remove(&route.path),
+        };
         let begins = matches!(way, Way::Begins);
         let seat = match way {
             Way::Begins | Way::Is => None,

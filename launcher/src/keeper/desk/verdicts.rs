@@ -127,7 +127,8 @@ impl<E: Engine> Desk<E> {
                     routes.map(|route| page::route_line(&current::route(route))).collect()
                 };
                 let before = lines(&self.order);
-                let after = before.iter().cloned().chain([page::route_line(asked)]).collect();
+                let how = if terms.no_inspect { ", its TLS not opened" } else { "" };
+                let after = before.iter().cloned().chain([format!("{}{how}", page::route_line(asked))]).collect();
                 facts.extend(self.route_facts(asked, terms).map_err(|why| refused(why, Some(RELAUNCH)))?);
                 (before, after)
             }
