@@ -32,7 +32,7 @@ pub enum Command {
     /// The first line, and later any new table: swapped in whole, or refused whole.
     Configure {
         /// The table.
-        config: Config,
+        config: Box<Config>,
         /// Credential bytes by the name that routes use.
         secrets: BTreeMap<String, Secret>,
     },
