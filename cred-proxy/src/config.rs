@@ -32,7 +32,7 @@ pub enum Command {
     /// The first line, and later any new table: swapped in whole, or refused whole.
     Configure {
         /// The table.
-        config: Config,
+        config: Box<Config>,
         /// Credential bytes by the name that routes use.
         secrets: BTreeMap<String, Secret>,
     },
@@ -91,6 +91,10 @@ pub struct Config {
     /// Names of secrets that the keeper can fetch anew when an upstream rejects them.
     #[serde(default)]
     pub refreshable: BTreeSet<String>,
+    /// Paths of routes that are for one request: the first one that is forwarded uses its route up, also in every later table
+    /// in which the route leads where it led. [`Event::UsedUp`] tells when it has ended.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub once: BTreeSet<String>,
     /// What an agent may use up. A later table may change them; what is open goes on under the old ones.
     #[serde(default)]
     pub limits: Limits,
@@ -106,6 +110,7 @@ impl Config {
             inspected_ca: None,
             upstream_roots: String::new(),
             refreshable: BTreeSet::new(),
+            once: BTreeSet::new(),
             limits: Limits::default(),
         }
     }
@@ -206,6 +211,11 @@ pub enum Event {
         /// The secret's name.
         secret: String,
         /// The path of the route that the request took.
+        route: String,
+    },
+    /// The one request of a route of [`Config::once`] has ended; its [`Event::Request`] came before.
+    UsedUp {
+        /// The route's path.
         route: String,
     },
     /// One request has ended.

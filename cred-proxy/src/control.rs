@@ -109,7 +109,7 @@ fn skip_line(input: &mut impl BufRead) -> bool {
 
 fn understand(line: &[u8]) -> Heard {
     match serde_json::from_slice(line) {
-        Ok(Command::Configure { config, secrets }) => Heard::Configure(Box::new(config), secrets),
+        Ok(Command::Configure { config, secrets }) => Heard::Configure(config, secrets),
         Ok(Command::Unchanged { secret }) => Heard::Unchanged(secret),
         // The library's own words may quote the line.
         Err(error) => Heard::Unreadable(format!(

@@ -6,7 +6,7 @@ use crate::bridge::{self, Bridge};
 use crate::cut::Cut;
 use crate::decide::{Decision, Head, decide};
 use crate::inject::{announced_trailers, request_headers};
-use crate::live::Live;
+use crate::live::{Live, Use};
 use crate::log::{Entry, chain};
 use crate::pool::{Answer, Origin};
 use crate::refuse::Refusal;
@@ -99,11 +99,17 @@ async fn pass(
     }
     let mut upload = Upload::new(body, live.limits.idle, live.limits.body_bytes)
         .with_trailers(announced_trailers(&live.table, &head.headers));
-    if let Some(credential) = &route.credential {
+    if route.credential.as_ref().is_some_and(|credential| credential.refreshable) {
+        upload = upload.keep_copy();
+    }
+    // The last look: what is refused after this was forwarded, or tried to be.
+    match live.take_use(&route) {
+        Use::Any => {}
+        Use::TheOne => entry.uses_up(),
+        Use::Gone => return Err(Refusal::UsedUp.into()),
+    }
+    if route.credential.is_some() {
         entry.used_credential();
-        if credential.refreshable {
-            upload = upload.keep_copy();
-        }
     }
     let (sent, cut) = (upload.progress(), live.cut_of(&route));
     // Boxed: it passes several hands.

@@ -128,6 +128,7 @@ pub struct Entry {
     credential: bool,
     reason: Option<String>,
     place: Option<Place>,
+    uses_up: bool,
 }
 
 /// The status in the log of a request whose agent went away before there was one.
@@ -148,6 +149,7 @@ impl Entry {
             credential: false,
             reason: None,
             place: None,
+            uses_up: false,
         }
     }
 
@@ -159,6 +161,11 @@ impl Entry {
     /// It takes up a place for as long as it lives.
     pub fn holds(&mut self, place: Place) {
         self.place = Some(place);
+    }
+
+    /// It is the one request of its route.
+    pub fn uses_up(&mut self) {
+        self.uses_up = true;
     }
 
     /// A credential was put in.
@@ -187,6 +194,7 @@ impl Drop for Entry {
         if self.status == GONE {
             self.failed(|| "the agent went away".into());
         }
+        let used_up = self.uses_up.then(|| Event::UsedUp { route: self.route.clone() });
         self.log.event(&Event::Request {
             route: std::mem::take(&mut self.route),
             method: std::mem::take(&mut self.method),
@@ -197,6 +205,7 @@ impl Drop for Entry {
             credential: self.credential,
             reason: self.reason.take(),
         });
+        used_up.iter().for_each(|event| self.log.event(event));
     }
 }
 

@@ -41,6 +41,9 @@ pub enum Refusal {
     /// The route exists but does not permit this.
     #[error("the route does not permit it")]
     NoPermission,
+    /// The route was for one request.
+    #[error("the route was for one request, which was made")]
+    UsedUp,
     /// The proxy on the way out said no.
     #[error("the proxy on the way out refused")]
     ProxyRefused,
@@ -73,7 +76,9 @@ impl Refusal {
             }
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
-            Self::ReceivePack | Self::Query | Self::NoPermission | Self::ProxyRefused => StatusCode::FORBIDDEN,
+            Self::ReceivePack | Self::Query | Self::NoPermission | Self::UsedUp | Self::ProxyRefused => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Upstream | Self::Encoded => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -104,6 +109,9 @@ impl Refusal {
             Self::NoRoute => "cred-proxy: no route has this path. To reach it, ask the operator for this route.\n",
             Self::NoPermission => {
                 "cred-proxy: the route does not permit this method and path. To use it, ask the operator for this route.\n"
+            }
+            Self::UsedUp => {
+                "cred-proxy: the route was for one request, which was made. Ask the operator for another.\n"
             }
             Self::ProxyRefused => "cred-proxy: the proxy on the way out refused the upstream of this route.\n",
             Self::Upstream => {

@@ -10,6 +10,8 @@ pub mod agent;
 #[cfg(feature = "bins")]
 pub mod child;
 #[cfg(feature = "bins")]
+pub mod clients;
+#[cfg(feature = "bins")]
 pub mod events;
 #[cfg(feature = "bins")]
 pub mod files;
@@ -61,6 +63,8 @@ pub enum Frame {
     Restart,
     /// Ask the child's CONNECT proxy whether `host:port` is open. `probe <host:port>\n`.
     Probe(String),
+    /// End as soon as nobody has had a connection to the child for a while; whoever comes meanwhile is served. `drain\n`.
+    Drain,
 }
 
 impl Frame {
@@ -74,6 +78,7 @@ impl Frame {
             }
             Self::Run => b"run\n".to_vec(),
             Self::Restart => b"restart\n".to_vec(),
+            Self::Drain => b"drain\n".to_vec(),
             Self::Probe(target) => format!("probe {target}\n").into_bytes(),
         }
     }

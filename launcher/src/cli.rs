@@ -268,12 +268,15 @@ pub struct Approve {
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened fields have no help of their own")]
     pub terms: Terms,
-    /// For one push alone (findings)
+    /// For one push (findings) or one request (routes) alone
     #[arg(long, conflicts_with = "seconds")]
     pub once: bool,
     /// Where a route's credential comes from: the name of a variable, or file:PATH; without it none is put in
     #[arg(long, value_name = "NAME")]
     pub token_ref: Option<String>,
+    /// Do not have the TLS of a route opened and read
+    #[arg(long)]
+    pub no_inspect: bool,
     /// Change it in an editor first
     #[arg(long)]
     pub edit: bool,

@@ -3,6 +3,7 @@
 
 use crate::engine::{Chunk, Engine, EngineError, Step, Streams};
 use crate::log::LogFile;
+use crate::plan::{seat::Seat, sidecar};
 use crate::stop::{Level, Stop};
 use futures_util::StreamExt;
 use pipelock_config::log::LogEvent;
@@ -297,7 +298,7 @@ async fn drain(
 
 /// Is this the role of a pipelock?
 pub fn is_pipelock(role: &str) -> bool {
-    matches!(role, "pipelock" | "route-pipelock")
+    role == sidecar::PIPELOCK || Seat::is_role(role)
 }
 
 /// Most lines are about requests and need not be read twice.

@@ -8,8 +8,9 @@ use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::image_files::Memory;
 use crate::keeper::console::Console;
+use crate::keeper::nursery::Tending;
 use crate::keeper::supplies::Made;
-use crate::keeper::tend::{Life, Tending};
+use crate::keeper::tend::Life;
 use crate::keeper_socket::{self, Ending, ToClient};
 use crate::launch::clock::Clock;
 use crate::launch::{Launch, LaunchError, Running};
@@ -33,7 +34,10 @@ pub mod build;
 pub mod console;
 pub mod current;
 pub mod desk;
+pub mod folder;
 pub mod fresh;
+pub mod gate;
+pub mod nursery;
 pub mod order;
 pub mod serve;
 pub mod supplies;
@@ -479,8 +483,8 @@ async fn attend<E: Engine>(
         Ok(recorded) => recorded,
         Err(failure) => return Outcome::Failed(failure),
     };
-    let trust = &made.trust;
-    let ground = desk::Ground { charge, plan, session, audit: &recorded, table, trust, undo, hands, nursery };
+    let (trust, gate) = (&made.trust, made.gate.as_ref());
+    let ground = desk::Ground { charge, plan, session, audit: &recorded, table, gate, trust, undo, hands, nursery };
     match desk::begin(shared, ground, inbox) {
         Ok(sitting) => held.desk = Some(sitting),
         Err(why) => return Outcome::Failed(Failure::launch(format!("no proposal could be kept: {why}"), None)),

@@ -18,6 +18,7 @@ pub mod print;
 pub mod provision;
 pub mod reach;
 pub mod roles;
+pub mod seat;
 pub mod seccomp;
 pub mod sidecar;
 
@@ -380,7 +381,8 @@ pub fn plan(order: &Order, facts: &Facts) -> Result<Plan, PlanError> {
 /// What brings cred-proxy, and route-pipelock where there is none yet, to a bottle that runs without routes: a plan of these
 /// alone. `before` is the bottle as it is, `order` as it is to be. Pure.
 pub fn first_route(running: &Plan, before: &Order, order: &Order) -> Result<Plan, PlanError> {
-    let (names, addresses) = (Names::of(&running.owner.id), &running.addresses);
+    let addresses = &running.addresses;
+    let names = Names::of(&running.owner.id);
     let is_alone = !before.bottle.needs_route_pipelock();
     let mut made = Vec::new();
     let mut starts = Vec::new();
@@ -452,6 +454,13 @@ impl Names {
             supervise: name(supervise::NAME),
         }
     }
+
+    /// The same with this seat's route-pipelock.
+    pub fn seated(self, seat: seat::Seat) -> Self {
+        let container =
+            |name: &str| name.strip_suffix(sidecar::ROUTE_PIPELOCK).map(|start| format!("{start}{}", seat.role()));
+        Self { route_pipelock: container(&self.route_pipelock).unwrap_or_default(), ..self }
+    }
 }
 
 impl Plan {
@@ -460,7 +469,7 @@ impl Plan {
         match role {
             "pipelock" => Some(&self.pipelock),
             // One that is brought without a policy can match no file.
-            "route-pipelock" => Some(self.route_pipelock.as_deref().unwrap_or_default()),
+            role if seat::Seat::is_role(role) => Some(self.route_pipelock.as_deref().unwrap_or_default()),
             _ => None,
         }
     }

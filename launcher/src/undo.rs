@@ -57,6 +57,13 @@ impl UndoStack {
         }
     }
 
+    /// Forgets what takes back something that is gone already.
+    pub fn forget(&mut self, undo: &Undo) {
+        for stage in &mut self.stages {
+            stage.retain(|kept| kept != undo);
+        }
+    }
+
     /// What it holds, stage by stage.
     pub fn stages(&self) -> &[Vec<Undo>] {
         &self.stages

@@ -32,6 +32,8 @@ pub struct Terms {
     pub seconds: Option<u64>,
     /// For one use: one push, one request.
     pub once: bool,
+    /// Is the TLS of a route not to be opened?
+    pub no_inspect: bool,
     /// Where a route's credential comes from; the operator alone names one.
     pub token_ref: Option<TokenRef>,
     /// This instead of what was asked for.

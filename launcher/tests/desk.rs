@@ -331,6 +331,140 @@ async fn a_route_of_a_known_kind_is_added_while_the_bottle_runs() {
     .await;
 }
 
+/// A route whose host's TLS is not to be opened, which no route-pipelock takes while it runs.
+fn unopened() -> (Subject, Terms) {
+    let Subject::Own(Change::Route(route)) = crates() else { unreachable!("it is a route") };
+    (Subject::Own(Change::Route(route)), Terms { no_inspect: true, ..Terms::default() })
+}
+
+/// The last line that a sidecar of ours was told.
+fn last(bottle: &Bottle, role: &str) -> String {
+    bottle.told(role).lines().last().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn another_route_pipelock_takes_over_and_the_one_before_serves_to_its_end() {
+    during(|bottle| async move {
+        let there = |role: &str| bottle.trial.engine.left().iter().any(|name| name.ends_with(&container(role)));
+        let (crates, terms) = unopened();
+        let review = bottle.reviews(&crates, &terms).await;
+        assert!(review.facts.iter().any(|fact| fact.contains("takes over")), "{review:?}");
+        let reply = bottle.decides(&crates, &terms).await;
+        assert!(matches!(&reply, Reply::Done(_)), "{reply:?}");
+        let policy = bottle.told("route-pipelock-2");
+        assert!(policy.contains("crates.example.org") && policy.contains("api.example"), "{policy}");
+        for role in ["cred-proxy", "git-gate"] {
+            let told = last(&bottle, role);
+            assert!(told.contains("http://10.213.") && !told.contains("http://route-pipelock:"), "{role}: {told}");
+        }
+        assert!(bottle.told("route-pipelock").ends_with("drain\n"), "the streams on it go on");
+        assert!(!bottle.told("route-pipelock").contains("crates.example.org") && there("route-pipelock"));
+        // Its last stream ends, and its seat is free again; the next changes go to the one in force.
+        bottle.trial.engine.end(&container("route-pipelock"), 0);
+        until("it is gone", || !there("route-pipelock")).await;
+        assert!(!bottle.told("keeper").contains("runs again"));
+        let back = Subject::Back("g1".to_owned());
+        let reply = bottle.decides(&back, &Terms::default()).await;
+        assert!(matches!(&reply, Reply::Done(_)), "{reply:?}");
+        let policy = bottle.told("route-pipelock-2");
+        assert!(!policy.rsplit("/pipelock.yaml\n").next().unwrap().contains("crates.example.org"), "{policy}");
+        // What starts again starts with what is in force.
+        bottle.trial.engine.end(&container("git-gate"), 137);
+        let twice = || {
+            last(&bottle, "git-gate").contains("\"command\":\"configure\"")
+                && bottle.told("git-gate").matches("10.213.").count() > 1
+        };
+        until("git-gate runs again", twice).await;
+        // And the seat is taken again.
+        let mut reply = bottle.decides(&crates, &terms).await;
+        for _ in 0..100 {
+            if matches!(reply, Reply::Done(_)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            reply = bottle.decides(&crates, &terms).await;
+        }
+        assert!(matches!(&reply, Reply::Done(_)), "{reply:?}");
+        assert!(there("route-pipelock") && last(&bottle, "cred-proxy").contains("http://route-pipelock:8888"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_takeover_that_fails_leaves_the_bottle_as_it_was() {
+    let trials = (0..6).flat_map(|nth| [How::ErrorBefore, How::ErrorAfter].map(|how| (nth, how)));
+    let trials = trials.map(|(nth, how)| async move {
+        during(move |bottle| async move {
+            let before = bottle.trial.engine.left();
+            let (crates, terms) = unopened();
+            let digest = bottle.reviews(&crates, &terms).await.digest;
+            let at = bottle.trial.engine.calls() + nth;
+            bottle.trial.engine.fault(Fault { at, how });
+            let reply = bottle.visits(Request::Decide { subject: crates.clone(), terms: terms.clone(), digest }).await;
+            if matches!(reply, Reply::Refused { .. }) {
+                assert_eq!(bottle.trial.engine.left(), before, "{how:?} at call {nth}: {reply:?}");
+                assert!(bottle.listing().await.grants.is_empty());
+                assert!(!last(&bottle, "cred-proxy").contains("crates.example.org"));
+                let again = bottle.decides(&crates, &terms).await;
+                assert!(matches!(&again, Reply::Done(_)), "{how:?} at call {nth}: {again:?}");
+            }
+        })
+        .await;
+    });
+    futures_util::future::join_all(trials).await;
+    // One that starts, and is seen not to let the host through.
+    during(|bottle| async move {
+        let before = bottle.trial.engine.left();
+        let closed = Subject::Own(Change::Route(supervise::wire::Route {
+            path: "/closed/".to_owned(),
+            upstream: "https://kept-closed.example".to_owned(),
+            scheme: "none".to_owned(),
+            allow: vec!["GET /**".to_owned()],
+        }));
+        let terms = Terms { no_inspect: true, ..Terms::default() };
+        let reply = bottle.decides(&closed, &terms).await;
+        assert!(matches!(&reply, Reply::Refused { reason, .. } if reason.contains("is still closed")), "{reply:?}");
+        until("what was tried is gone", || bottle.trial.engine.left() == before).await;
+        for role in ["cred-proxy", "git-gate"] {
+            let told = last(&bottle, role);
+            assert!(told.contains("http://route-pipelock:8888") && !told.contains("kept-closed"), "{role}: {told}");
+        }
+        assert!(!bottle.told("route-pipelock").contains("drain\n"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_route_for_one_request_is_taken_back_after_it_and_is_not_told_again() {
+    during(|bottle| async move {
+        let terms = Terms { once: true, ..Terms::default() };
+        let cred_proxy = container("cred-proxy");
+        let granted = |reply: &Reply| matches!(reply, Reply::Done(done) if done.grant.is_some());
+        let reply = bottle.decides(&crates(), &terms).await;
+        assert!(granted(&reply), "{reply:?}");
+        assert!(last(&bottle, "cred-proxy").contains(r#""once":["/crates/"]"#));
+        assert!(bottle.listing().await.grants[0].once);
+        bottle.trial.engine.say(&cred_proxy, "{\"event\":\"used-up\",\"route\":\"/other/\"}\n");
+        bottle.trial.engine.say(&cred_proxy, "{\"event\":\"used-up\",\"route\":\"/crates/\"}\n");
+        until("it is taken back", || !last(&bottle, "cred-proxy").contains("crates")).await;
+        until("it is over", || {
+            bottle.events().iter().any(|e| matches!(e, Event::Ended { why, .. } if why == "it was used"))
+        })
+        .await;
+        assert!(bottle.listing().await.grants.is_empty());
+        // A cred-proxy that begins again does not know whether it was used: it is over.
+        let reply = bottle.decides(&crates(), &terms).await;
+        assert!(granted(&reply), "{reply:?}");
+        let before = bottle.told("cred-proxy").len();
+        bottle.trial.engine.end(&cred_proxy, 137);
+        until("it is told anew", || bottle.told("cred-proxy").len() > before).await;
+        assert!(!bottle.told("cred-proxy")[before..].contains("crates"), "it is told of it again");
+        let over = |e: &Event| matches!(e, Event::Ended { why, .. } if why.contains("started again"));
+        until("it is over", || bottle.events().iter().any(over)).await;
+    })
+    .await;
+}
+
 fn crates() -> Subject {
     Subject::Own(Change::Route(supervise::wire::Route {
         path: "/crates/".to_owned(),

@@ -18,6 +18,9 @@ pub const PORT: u16 = 9100;
 /// The path of its MCP endpoint.
 pub const PATH: &str = "/mcp";
 
+/// The folder in the agent's container that says the same as the resources; the launcher keeps it true.
+pub const FOLDER: &str = "/.bottle/current-config";
+
 /// The longest line of standard input; a longer one is refused whole.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 

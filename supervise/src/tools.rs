@@ -13,7 +13,7 @@ pub const INSTRUCTIONS: &str = "\
 You run inside a bottle: a container that reaches only what its operator has allowed. This server is how you ask that \
 person for more. Nothing here opens anything by itself; a person reads your justification and decides.\n\
 When something is refused, look first: bottle://denials says what was refused and which tool asks for it, \
-bottle://allowlist, bottle://routes and bottle://git say what is open. A refusal is not a fault to work around.\n\
+bottle://allowlist, bottle://routes and bottle://git say what is open; the files in /.bottle/current-config say the same. A refusal is not a fault to work around.\n\
 Ask for the least that does the job, say what for, and go on with other work meanwhile. \
 A host that answers 403 at the proxy: pipelock-block. An API that needs a credential, which only the operator has: \
 cred-proxy-block. A push that was rejected for something that is no secret: git-gate-block. A program that is missing in \
@@ -267,5 +267,6 @@ mod tests {
         for tool in all() {
             assert!(INSTRUCTIONS.contains(tool.name.as_ref()), "{}", tool.name);
         }
+        assert!(INSTRUCTIONS.contains(crate::config::FOLDER));
     }
 }

@@ -11,5 +11,6 @@ mod ask {
     mod hosts;
     mod resume;
     mod routes;
+    mod streams;
     mod survival;
 }

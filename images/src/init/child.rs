@@ -4,7 +4,7 @@
 use super::events::Events;
 use super::frames::{Frames, Order};
 use super::reap::Reaper;
-use super::{Event, Frame, clean, files, proxy};
+use super::{Event, Frame, clean, clients, files, proxy};
 use rustix::process::{Pid, Signal};
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -28,6 +28,10 @@ const KILL_WITHIN: Duration = Duration::from_millis(500);
 const FLUSH_WITHIN: Duration = Duration::from_millis(200);
 /// Orders that may wait while the child starts or stops.
 const WAITING_MAX: usize = 64;
+/// Pause between two looks at who is connected to a child that is to end.
+const CLIENTS_EVERY: Duration = Duration::from_millis(100);
+/// How long nobody must have been connected to such a child: whoever has just been sent elsewhere may still be on his way.
+const QUIET: Duration = Duration::from_secs(1);
 /// Probes under way at once.
 const PROBES_MAX: usize = 16;
 
@@ -53,7 +57,17 @@ pub fn run(spec: Spec, input: impl Read + Send + 'static, output: impl Write + S
     })?;
     let orders = outbox.clone();
     thread::Builder::new().name("input".into()).spawn(move || listen(input, &orders))?;
-    let mut warden = Warden { spec, events, reaper, inbox, outbox, waiting: VecDeque::new(), child: None, probes: 0 };
+    let mut warden = Warden {
+        spec,
+        events,
+        reaper,
+        inbox,
+        outbox,
+        waiting: VecDeque::new(),
+        child: None,
+        probes: 0,
+        draining: None,
+    };
     let code = warden.serve();
     warden.events.finish(FLUSH_WITHIN);
     Ok(code)
@@ -97,13 +111,14 @@ struct Warden {
     waiting: VecDeque<Message>,
     child: Option<Pid>,
     probes: usize,
+    /// When somebody was connected last, while it waits for nobody to be.
+    draining: Option<Instant>,
 }
 
 impl Warden {
     fn serve(&mut self) -> u8 {
         loop {
-            let message = self.waiting.pop_front().or_else(|| self.inbox.recv().ok()).unwrap_or(Message::End);
-            match message {
+            match self.next() {
                 Message::Order(Order::Do(frame)) => self.obey(frame),
                 Message::Order(Order::Refused(reason)) => self.fail(&reason),
                 Message::Broken(reason) => {
@@ -128,6 +143,26 @@ impl Warden {
         }
     }
 
+    /// The next message. While the child is to end with its last client, the end when there is none any more.
+    fn next(&mut self) -> Message {
+        if let Some(message) = self.waiting.pop_front() {
+            return message;
+        }
+        loop {
+            let Some(last) = self.draining else { return self.inbox.recv().unwrap_or(Message::End) };
+            match self.inbox.recv_timeout(CLIENTS_EVERY) {
+                Ok(message) => return message,
+                Err(RecvTimeoutError::Disconnected) => return Message::End,
+                // What cannot be counted may be somebody: then the keeper's own limit holds.
+                Err(RecvTimeoutError::Timeout) if clients::any(self.spec.health).unwrap_or(true) => {
+                    self.draining = Some(Instant::now());
+                }
+                Err(RecvTimeoutError::Timeout) if last.elapsed() >= QUIET => return Message::End,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
     fn obey(&mut self, frame: Frame) {
         match frame {
             Frame::File { path, mode, bytes } => match files::put(Path::new(&path), mode, &bytes) {
@@ -143,6 +178,7 @@ impl Warden {
                 }
             }
             Frame::Probe(target) => self.probe(target),
+            Frame::Drain => self.draining = Some(Instant::now()),
         }
     }
 

@@ -38,6 +38,7 @@ impl<R: Read> Frames<R> {
         match line.split_once(' ') {
             None if line == "run" => Ok(Some(Order::Do(Frame::Run))),
             None if line == "restart" => Ok(Some(Order::Do(Frame::Restart))),
+            None if line == "drain" => Ok(Some(Order::Do(Frame::Drain))),
             Some(("probe", target)) => Ok(Some(probe(target))),
             Some(("file", rest)) => self.file(rest),
             // It may be followed by bytes that look like frames.
@@ -139,6 +140,7 @@ mod tests {
             Frame::Run,
             Frame::Probe("crates.example.org:443".into()),
             Frame::Restart,
+            Frame::Drain,
         ];
         let bytes: Vec<u8> = sent.iter().flat_map(Frame::encode).collect();
         let read = |input: &mut dyn Read| {

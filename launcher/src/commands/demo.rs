@@ -23,6 +23,7 @@ use crate::state;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod operator;
 pub mod rows;
 pub mod world;
 
@@ -174,8 +175,10 @@ async fn attack(
                 here.ui.line(crate::ui::clean(&String::from_utf8_lossy(&bytes)).trim_end())
             }
             Some(Frame::Words(ToClient::Progress { text })) => here.ui.progress(&text),
-            Some(Frame::Words(ToClient::Notice { text } | ToClient::Bell { text })) => {
-                here.ui.line(&format!("[bottle] {text}"))
+            Some(Frame::Words(ToClient::Notice { text })) => here.ui.line(&format!("[bottle] {text}")),
+            Some(Frame::Words(ToClient::Bell { text })) => {
+                here.ui.line(&format!("[bottle] {text}"));
+                table.row(operator::answer(here, &dir).await);
             }
             Some(Frame::Words(ToClient::Ended(ending))) => {
                 if let Some(message) = ending.error {
@@ -240,6 +243,8 @@ fn charge(
         ("RESOLVER_IP", world.address(world::RESOLVER_PLACE).to_string()),
         ("HOST_IPS", hosts.join(",")),
         ("CANARY_SHA256", minted.canary_sha256.clone()),
+        ("ASK_HOST", world::ASKED.to_owned()),
+        ("ASK_NEIGHBOUR", world::NEVER.to_owned()),
     ];
     Ok(Charge {
         order,
@@ -315,7 +320,7 @@ fn bottle(world: &World, minted: &Minted, image: &str) -> Result<Bottle, Failure
                 line: 0,
             }],
         },
-        supervise: false,
+        supervise: true,
         limits: manifest::Limits { memory_bytes: 1 << 30, time_s: Some(300), ..manifest::Limits::default() },
         runtime: manifest::Runtime::Auto,
         workspace: manifest::WorkspaceMode::None,

@@ -26,6 +26,7 @@ pub async fn approve(here: &Here, args: &Approve) -> Result<Exit, Failure> {
     let mut terms = Terms {
         seconds: args.terms.seconds,
         once: args.once,
+        no_inspect: args.no_inspect,
         token_ref: args.token_ref.as_deref().map(|text| token_ref(here, text)).transpose()?,
         edited: None,
         notes: args.notes.clone(),

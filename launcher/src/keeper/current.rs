@@ -3,6 +3,7 @@
 use crate::manifest::ImageSource;
 use crate::plan::Order;
 use cred_proxy::config::Auth;
+use std::collections::BTreeMap;
 use supervise::wire::{Current, Denial, Remote, Route};
 
 /// The bottle of an order, with what was refused of late.
@@ -22,6 +23,22 @@ pub fn current(order: &Order, denials: Vec<Denial>) -> Current {
         },
         denials,
     }
+}
+
+/// The same as files, for an agent that looks rather than asks.
+pub fn files(current: &Current) -> BTreeMap<&'static str, String> {
+    let lines = |list: &[String]| list.iter().map(|line| format!("{line}\n")).collect::<String>();
+    // Our own types can always be written.
+    let json = |value: serde_json::Result<String>| value.unwrap_or_default() + "\n";
+    let mut files = BTreeMap::from([
+        ("allowlist.txt", lines(&current.allowlist)),
+        ("not-inspected.txt", lines(&current.passthrough)),
+        ("routes.json", json(serde_json::to_string_pretty(&current.routes))),
+        ("git-policy.json", json(serde_json::to_string_pretty(&current.remotes))),
+        ("denials.json", json(serde_json::to_string_pretty(&current.denials))),
+    ]);
+    files.extend(current.dockerfile.clone().map(|text| ("Dockerfile", text)));
+    files
 }
 
 /// A route without its credential.

@@ -4,11 +4,13 @@
 //! Whatever widens the bottle is on the disk before it is done ([`crate::journal`], [`crate::audit`]); whatever narrows it
 //! is done whether it can be written down or not.
 
+use super::gate::Gate;
+use super::nursery::{Hands, Nursery};
 use super::order::{Order as Sidecars, Reply as Answered, Setback};
 use super::supplies::Trust;
 use super::table::Table;
-use super::tend::{Hands, Nursery, supervise_line};
-use super::{Charge, Shared, current};
+use super::tend::supervise_line;
+use super::{Charge, Shared, current, folder};
 use crate::audit::{Audit, Event};
 use crate::engine::Engine;
 use crate::error::chain;
@@ -19,7 +21,7 @@ use crate::stop::{self, Level, Stop};
 use crate::undo::UndoStack;
 use crate::verdict::{Grant, Listed, Listing, Reply, Request, page};
 use denials::{Denials, Heard};
-pub use door::{Ask, Door, Ears, Inbox, Overheard, Sitting, Visit, ears};
+pub use door::{Ask, Door, Ears, Inbox, News, Overheard, Sitting, Visit, ears};
 use findings::Findings;
 use state::Beyond;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use supervise::check;
 use supervise::config::Command;
 use supervise::queue::{Asked, Cause, Limits, Queue, Record, State, Term};
-use supervise::wire::{Answer, Change};
+use supervise::wire::{Answer, Change, Current};
 use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
@@ -38,6 +40,7 @@ mod first;
 mod remedy;
 mod route;
 pub mod state;
+mod takeover;
 mod verdicts;
 
 /// How often what was refused is told to supervise and the audit log.
@@ -57,6 +60,8 @@ pub struct Ground<'a, E: Engine> {
     pub audit: &'a Arc<Audit>,
     /// cred-proxy's table, where there is one.
     pub table: Option<&'a Arc<Table>>,
+    /// git-gate's, where there are remotes.
+    pub gate: Option<&'a Arc<Gate>>,
     /// What routes trust.
     pub trust: &'a Arc<Trust>,
     /// What takes the bottle back.
@@ -85,19 +90,21 @@ struct Desk<E: Engine> {
     beyond: Beyond,
     hands: Hands,
     table: Option<Arc<Table>>,
+    gate: Option<Arc<Gate>>,
     trust: Arc<Trust>,
     undo: Arc<Mutex<UndoStack>>,
     nursery: Nursery<E>,
     denials: Denials,
     findings: Findings,
     changes: watch::Sender<u64>,
+    folder: watch::Sender<Current>,
     /// Has supervise not been told of all refusals yet?
     stale: bool,
 }
 
 /// Opens the desk. An error: the journal cannot be used, and no verdict could be kept.
 pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_, E>, inbox: Inbox) -> Result<Sitting, String> {
-    let Ground { charge, plan, session, audit, table, trust, undo, hands, nursery } = ground;
+    let Ground { charge, plan, session, audit, table, gate, trust, undo, hands, nursery } = ground;
     let path = session.dir.proposals();
     let (journal, records) = Journal::open::<Record>(&path).map_err(|e| chain(&e))?;
     let queue = Queue::replay(Limits::default(), records).map_err(|e| chain(&e))?;
@@ -119,12 +126,14 @@ pub fn begin<E: Engine>(shared: &Arc<Shared<E>>, ground: Ground<'_, E>, inbox: I
         beyond: Beyond::default(),
         hands,
         table: table.cloned(),
+        gate: gate.cloned(),
         trust: Arc::clone(trust),
         undo: Arc::clone(undo),
         nursery,
         denials: Denials::default(),
         findings: Findings::default(),
         changes,
+        folder: folder::begin(shared, plan.session.container.clone(), current::current(&charge.order, Vec::new())),
         stale: false,
     };
     for record in desk.queue.interrupted(now()) {
@@ -154,7 +163,7 @@ impl<E: Engine> Desk<E> {
                     let _ = visit.reply.send(reply);
                 }
                 Some(line) = inbox.lines.recv() => self.overhear(&line).await,
-                Some(role) = inbox.restarts.recv() => self.restarted(&role),
+                Some(news) = inbox.news.recv() => self.hear(news).await,
                 _ = tick.tick() => self.tick(),
                 () = due => {
                     for id in self.queue.due(now()) {
@@ -282,17 +291,18 @@ impl<E: Engine> Desk<E> {
         }
     }
 
-    /// A grant for one use that a gate does not remember might be used twice: it is over.
-    fn restarted(&mut self, role: &str) {
-        if role != git_gate::NAME {
-            return;
-        }
-        let once = |(id, change): &(&str, &Change)| {
-            matches!(change, Change::Finding { .. }) && state::term(&self.queue, id) == Some(Term::Once)
+    /// A grant for one use that a sidecar does not remember might be used twice: it is over.
+    async fn restarted(&mut self, role: &str) {
+        let is_of = |change: &Change| match change {
+            Change::Finding { .. } => role == git_gate::NAME,
+            Change::Route(_) => role == cred_proxy::config::NAME,
+            Change::Hosts { .. } | Change::Dockerfile { .. } => false,
         };
+        let once = |(id, change): &(&str, &Change)| is_of(change) && state::term(&self.queue, id) == Some(Term::Once);
         let over: Vec<String> = state::in_force(&self.queue).filter(once).map(|(id, _)| id.to_owned()).collect();
         for id in over {
-            self.ended(&id, Cause::Used, "git-gate was started again");
+            // What went wrong is in the log; it is over all the same.
+            let _ = self.take_back(&id, Cause::Used, &format!("{role} was started again")).await;
         }
     }
 
@@ -365,8 +375,15 @@ impl<E: Engine> Desk<E> {
 
     fn tell_current(&mut self) {
         self.refresh();
-        let current = Box::new(current::current(&self.order, self.denials.shown()));
-        self.tell(&Command::Current { current });
+        let current = current::current(&self.order, self.denials.shown());
+        self.folder.send_if_modified(|written| {
+            let changed = *written != current;
+            if changed {
+                written.clone_from(&current);
+            }
+            changed
+        });
+        self.tell(&Command::Current { current: Box::new(current) });
     }
 
     /// What supervise is told when it starts again.

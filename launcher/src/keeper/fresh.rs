@@ -2,19 +2,20 @@
 //! changed, and either once more when an upstream rejects what it gave. The one that was there before stays in force
 //! until there is another.
 
+use super::desk::News;
 use super::table::{Source, Table, sources};
 use super::tend::Word;
 use super::{Charge, Shared};
 use crate::credentials::{self, CredentialError};
 use crate::engine::Engine;
 use crate::error::chain;
-use crate::manifest::TokenRef;
+use crate::manifest::{Route, TokenRef};
 use crate::stop::{Level, Stop};
 use cred_proxy::Secret;
 use cred_proxy::config::REJECTED_EVERY;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -31,30 +32,45 @@ const RETRY_MOST: Duration = Duration::from_secs(300);
 /// Rejections that may wait; more say nothing new.
 const REJECTED_WAITING_MAX: usize = 16;
 
-/// Begins: a task for each source. Gives whom to tell that an upstream rejects a credential, by the credential's name.
+/// Whom to tell that an upstream rejects a credential, by the credential's name. Who is taken out of it keeps nothing fresh
+/// any more.
+pub type Rejected = Arc<Mutex<BTreeMap<String, mpsc::Sender<String>>>>;
+
+/// What keeping credentials fresh needs.
+pub struct Means<'a, E: Engine> {
+    /// The keeper's.
+    pub shared: &'a Arc<Shared<E>>,
+    /// What they are put into.
+    pub table: &'a Arc<Table>,
+    /// How cred-proxy is told.
+    pub words: &'a mpsc::Sender<Word>,
+    /// Who else is told of another one.
+    pub news: &'a mpsc::Sender<News>,
+    /// The end.
+    pub stop: &'a Stop,
+}
+
+/// Begins: a task for each source of these routes, whose credentials are so old.
 pub fn begin<E: Engine>(
     tasks: &mut JoinSet<()>,
-    shared: &Arc<Shared<E>>,
-    charge: &Charge,
-    table: &Arc<Table>,
-    words: &mpsc::Sender<Word>,
-    stop: &Stop,
-) -> BTreeMap<String, mpsc::Sender<String>> {
-    let mut told = BTreeMap::new();
-    let since = UNIX_EPOCH + Duration::from_secs(charge.credentials_read);
-    // A clock that was set back makes nothing older than it is.
-    let age = SystemTime::now().duration_since(since).unwrap_or_default();
-    for source in sources(&charge.order.bottle.routes) {
+    means: &Means<'_, E>,
+    routes: &[Route],
+    age: Duration,
+    told: &Rejected,
+) {
+    for source in sources(routes) {
         if matches!(source.from, TokenRef::Env(_)) {
             continue;
         }
         let (reject, rejected) = mpsc::channel(REJECTED_WAITING_MAX);
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         told.extend(source.names.iter().map(|name| (name.clone(), reject.clone())));
         let fresh = Fresh {
-            shared: Arc::clone(shared),
-            table: Arc::clone(table),
-            words: words.clone(),
-            stop: stop.clone(),
+            shared: Arc::clone(means.shared),
+            table: Arc::clone(means.table),
+            words: means.words.clone(),
+            news: means.news.clone(),
+            stop: means.stop.clone(),
             stamp: None,
             ran: None,
             failures: 0,
@@ -62,7 +78,13 @@ pub fn begin<E: Engine>(
         };
         tasks.spawn(fresh.keep(rejected, age));
     }
-    told
+}
+
+/// How old the credentials of a launch are.
+pub fn age(charge: &Charge) -> Duration {
+    let since = UNIX_EPOCH + Duration::from_secs(charge.credentials_read);
+    // A clock that was set back makes nothing older than it is.
+    SystemTime::now().duration_since(since).unwrap_or_default()
 }
 
 /// One source of a credential.
@@ -70,6 +92,7 @@ struct Fresh<E: Engine> {
     shared: Arc<Shared<E>>,
     table: Arc<Table>,
     words: mpsc::Sender<Word>,
+    news: mpsc::Sender<News>,
     stop: Stop,
     source: Source,
     /// What told a file from another when it was read last.
@@ -97,6 +120,7 @@ impl<E: Engine> Fresh<E> {
                     None => return,
                 },
             };
+            let mut renewed = None;
             let run = match asked {
                 // The agent causes rejections; it must not make a host run commands as often as it likes.
                 Some(_) => self.ran.is_none_or(|ran| ran.elapsed() >= REJECTED_EVERY),
@@ -108,6 +132,7 @@ impl<E: Engine> Fresh<E> {
                     read = self.read() => read,
                 };
                 due = self.next(read.is_ok());
+                renewed = read.as_ref().ok().cloned();
                 self.take(read)
             } else {
                 if asked.is_none() {
@@ -115,6 +140,13 @@ impl<E: Engine> Fresh<E> {
                 }
                 false
             };
+            if let Some(secret) = renewed.filter(|_| changed) {
+                tokio::select! {
+                    () = stop.reached(Level::Graceful) => return,
+                    // Without a desk there is nobody to tell.
+                    _ = self.news.send(News::Renewed(secret)) => {}
+                }
+            }
             let word = match (changed, asked) {
                 (true, _) => Word::Table,
                 (false, Some(name)) => Word::Unchanged(name),

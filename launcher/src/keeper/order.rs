@@ -63,6 +63,11 @@ pub enum Order {
         /// When it is obeyed.
         reply: Reply<()>,
     },
+    /// A pipelock: serve whoever is connected to the end, and be gone then; at the latest after this time.
+    Retire {
+        /// How long that may take.
+        within: Duration,
+    },
     /// A sidecar of ours: something to know; what it says to that is not awaited.
     Tell {
         /// The line, newline included.
@@ -82,8 +87,8 @@ impl Order {
             Self::Probe { reply, .. } => {
                 let _ = reply.send(Err(setback));
             }
-            // It is told everything when it starts again.
-            Self::Tell { .. } => {}
+            // It is told everything when it starts again; one that has ended serves nobody.
+            Self::Tell { .. } | Self::Retire { .. } => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The bytes of a launch: certificate authorities, what each container is told, what goes into the agent's. They are
 //! made for one launch, and exist here, in the containers' memory, and nowhere else.
 
+use super::gate::Gate;
 use super::order::policy_file;
 use super::table::Table;
 use super::{Charge, current};
@@ -8,11 +9,10 @@ use crate::ca::{self, Authority};
 use crate::error::{Failure, chain};
 use crate::launch::Supplies;
 use crate::manifest::EnvValue;
-use crate::plan::provision::Brought;
+use crate::plan::provision::{self, Brought};
 use crate::plan::{Names, Plan, git_config, home, roles, sidecar};
 use crate::state::BottleDir;
 use bottle_images::init::Frame;
-use git_gate::config::{KNOWN_BYTES_MIN, configure_line};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -23,6 +23,8 @@ pub struct Made {
     pub supplies: Supplies,
     /// What cred-proxy is told, when there are routes.
     pub table: Option<Arc<Table>>,
+    /// What git-gate is told, when there are remotes.
+    pub gate: Option<Arc<Gate>>,
     /// What routes trust, also those that come later.
     pub trust: Arc<Trust>,
 }
@@ -65,8 +67,9 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Made, F
     if let Some(yaml) = &plan.route_pipelock {
         feeds.insert(names.route_pipelock.clone(), trust.route_pipelock(yaml));
     }
-    if let Some(config) = &plan.git_gate {
-        feeds.insert(names.git_gate.clone(), git_gate(config, charge, &roots)?);
+    let gate = plan.git_gate.as_ref().map(|config| Arc::new(git_gate(config, charge, &roots)));
+    if let Some(gate) = &gate {
+        feeds.insert(names.git_gate.clone(), gate.line().map_err(|e| Failure::launch(e, None))?);
     }
     if let Some(config) = &plan.supervise {
         let current = Box::new(current::current(&charge.order, Vec::new()));
@@ -95,11 +98,12 @@ pub fn supplies(plan: &Plan, charge: &Charge, dir: &BottleDir) -> Result<Made, F
         upstream_roots: upstream,
         prompt: charge.order.agent.prompt.clone(),
         about: about(plan),
+        current: current::files(&current::current(&charge.order, Vec::new())),
         home: home::files(&charge.order.bottle, &charge.order.agent).map_err(|e| Failure::launch(e, None))?,
         skills: home::skills(&charge.order.bottle, &charge.order.agent),
     };
     let supplies = Supplies { feeds, brought, baseline: dir.baseline(), saved: dir.workspace() };
-    Ok(Made { supplies, table: told, trust: Arc::new(trust) })
+    Ok(Made { supplies, table: told, gate, trust: Arc::new(trust) })
 }
 
 /// Everything of a pipelock arrives before it starts: it reads its files once.
@@ -127,10 +131,10 @@ pub fn with_policy(feed: &[u8], old: &str, new: &str) -> Zeroizing<Vec<u8>> {
 
 /// git-gate's configuration with what opens its remotes, and everything else that no push may hold: the credentials of
 /// the routes, and what the operator was asked for.
-fn git_gate(config: &git_gate::config::Config, charge: &Charge, roots: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+fn git_gate(config: &git_gate::config::Config, charge: &Charge, roots: &str) -> Gate {
     let secret = |value: &String| git_gate::Secret::new(value.clone());
     let mut config = git_gate::config::Config { upstream_roots: roots.to_owned(), ..config.clone() };
-    let mut secrets: BTreeMap<String, git_gate::Secret> =
+    let secrets: BTreeMap<String, git_gate::Secret> =
         charge.remote_credentials.iter().map(|(name, value)| (name.clone(), secret(value))).collect();
     for remote in &mut config.remotes {
         if let git_gate::config::Credential::SshKey { passphrase, .. } = &mut remote.credential {
@@ -140,13 +144,8 @@ fn git_gate(config: &git_gate::config::Config, charge: &Charge, roots: &str) -> 
     }
     let is_asked = |name: &String| matches!(charge.order.bottle.env.get(name), Some(EnvValue::Ask(_)));
     let asked = charge.env.iter().filter(|(name, _)| is_asked(name)).map(|(_, value)| value);
-    let known = charge.credentials.values().chain(asked).filter(|value| value.len() >= KNOWN_BYTES_MIN);
-    for value in known.collect::<BTreeSet<_>>() {
-        let name = format!("known {}", config.known.len());
-        secrets.insert(name.clone(), secret(value));
-        config.known.push(name);
-    }
-    configure_line(&config, &secrets).map_err(|e| Failure::launch(e.to_string(), None))
+    let known: BTreeSet<&str> = charge.credentials.values().chain(asked).map(String::as_str).collect();
+    Gate::new(config, secrets, known)
 }
 
 /// What the agent may know of its bottle: what it can reach, and nothing about the operator's machine.
@@ -169,6 +168,7 @@ fn about(plan: &Plan) -> String {
         "routes": routes,
         "remotes": remotes,
         "limits": plan.reach.limits,
+        "current_config": provision::CURRENT,
         "ask_for_more": plan.supervise.as_ref().map(|_| format!("http://{}:{}{}", supervise::NAME, supervise::PORT, supervise::config::PATH)),
     });
     format!("{about:#}\n")

@@ -51,6 +51,16 @@ impl Table {
         configure_line(&config, &self.secrets.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The same for a cred-proxy that begins again: what was for one request is not in it any more, since nobody knows
+    /// whether it was used.
+    pub fn line_again(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let once = std::mem::take(&mut config.once);
+        config.routes.retain(|route| !once.contains(&route.path));
+        drop(config);
+        self.line()
+    }
+
     /// Puts a credential in. Is it another one than before?
     pub fn put(&self, names: &[String], secret: &Secret) -> bool {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,13 +71,13 @@ impl Table {
         changed
     }
 
-    /// Takes the routes of another table over; certificates and the rest stay. With the credential of one of them, where
-    /// it has one.
+    /// Takes the routes of another table over, and by which proxy they go out; certificates and the rest stay. With the
+    /// credential of one of them, where it has one.
     pub fn take_over(&self, other: Config, secret: Option<(String, Secret)>) {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        // Which credentials can be fetched anew was settled at the launch: nobody fetches those that came later.
-        config.routes = other.routes;
+        let Config { routes, proxy, refreshable, once, .. } = other;
+        (config.routes, config.proxy, config.refreshable, config.once) = (routes, proxy, refreshable, once);
         secrets.extend(secret);
     }
 

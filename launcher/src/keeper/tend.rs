@@ -5,22 +5,21 @@
 //! A sidecar that starts again is the same container at the same address, and is told everything from the beginning; a
 //! pipelock must show again that it runs with the policy that it was sent.
 
-use super::desk::{Ask, Ears, Overheard};
+use super::desk::{Ask, Ears, News, Overheard};
+use super::fresh::Rejected;
+use super::nursery::Feed;
 use super::order::{Hand, Order, Setback};
 use super::table::Table;
-use super::{Charge, Shared, fresh, supplies};
+use super::{Shared, supplies};
 use crate::control::{self, BringError, Sidecar, Status};
-use crate::engine::{Engine, Kind};
+use crate::engine::{Engine, Kind, Owner};
 use crate::error::chain;
-use crate::launch::Supplies;
-use crate::plan::Plan;
-use crate::stop::{self, Level, Stop, Stopper};
+use crate::stop::{Level, Stop};
+use bottle_images::init::Frame;
 use cred_proxy::config::{Event, unchanged_line};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 /// The pause before a sidecar is started again; it doubles with every time.
@@ -31,26 +30,6 @@ const PAUSE_MOST: Duration = Duration::from_secs(30);
 const STEADY: Duration = Duration::from_secs(60);
 /// How long a container may take to end after its input has, and a sidecar to read what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What may wait to be told to a sidecar.
-const WORDS_MAX: usize = 64;
-/// Orders that may wait for a sidecar.
-const ORDERS_MAX: usize = 64;
-
-/// What a sidecar is told when it starts; another one whenever what holds has changed.
-pub type Feed = Arc<Mutex<Zeroizing<Vec<u8>>>>;
-
-/// How the desk reaches a sidecar.
-#[derive(Clone)]
-pub struct Reach {
-    /// Orders, carried out one after another.
-    pub orders: mpsc::Sender<Order>,
-    /// What it is told when it starts again. A pipelock's task keeps this true itself.
-    pub feed: Feed,
-}
-
-/// How the desk reaches all of them, by role.
-pub type Hands = BTreeMap<String, Reach>;
-
 /// What a running cred-proxy is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Word {
@@ -69,141 +48,30 @@ pub struct Life {
     pub restarts: u64,
 }
 
-/// All sidecars of a bottle that are held. Dropping it lets go of them, which ends them.
-pub struct Tending {
-    stopper: Stopper,
-    tasks: Tasks,
-}
-
-type Tasks = Arc<Mutex<JoinSet<()>>>;
-
-/// Takes sidecars over: those of the launch, and those that come while the bottle runs.
-#[derive(Clone)]
-pub struct Nursery<E: Engine> {
-    shared: Arc<Shared<E>>,
-    ears: Ears,
-    stop: Stop,
-    tasks: Tasks,
-}
-
-/// What a sidecar is told when it starts again.
-pub struct Lines {
-    /// All of it, unless that is a table.
-    pub feed: Zeroizing<Vec<u8>>,
+/// One sidecar, and what is known of it.
+pub(super) struct Tended<E: Engine> {
+    pub(super) shared: Arc<Shared<E>>,
+    pub(super) role: String,
+    pub(super) container: String,
     /// What a pipelock must run with.
-    pub policy: Option<String>,
-    /// cred-proxy's table.
-    pub table: Option<Arc<Table>>,
-}
-
-impl Tending {
-    /// Takes the sidecars over, and keeps cred-proxy's credentials fresh. Gives how to reach each of them, and who takes
-    /// further ones over.
-    pub fn begin<E: Engine>(
-        shared: &Arc<Shared<E>>,
-        charge: &Charge,
-        plan: &Plan,
-        supplies: &Supplies,
-        table: Option<&Arc<Table>>,
-        sidecars: BTreeMap<String, Sidecar>,
-        (ears, stop): (&Ears, &Stop),
-    ) -> (Self, Hands, Nursery<E>) {
-        let (stopper, own) = stop::channel();
-        let tasks = Tasks::default();
-        let nursery =
-            Nursery { shared: Arc::clone(shared), ears: ears.clone(), stop: own.clone(), tasks: Arc::clone(&tasks) };
-        let (wanted, raise) = (stop.clone(), stopper.clone());
-        // Who wants the end of the bottle wants no sidecar to begin again.
-        tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
-            tokio::select! {
-                () = wanted.reached(Level::Graceful) => raise.raise(Level::Graceful),
-                () = own.reached(Level::Now) => {}
-            }
-        });
-        let mut hands = Hands::new();
-        for (role, sidecar) in sidecars {
-            let told = Lines {
-                feed: supplies.feeds.get(&sidecar.container).cloned().unwrap_or_default(),
-                policy: plan.policy(&role).map(str::to_owned),
-                table: table.filter(|_| role == cred_proxy::config::NAME).cloned(),
-            };
-            hands.insert(role, nursery.take_over(sidecar, told, Some(charge)));
-        }
-        (Self { stopper, tasks }, hands, nursery)
-    }
-
-    /// From now on none is started again; those that run stay.
-    pub fn rest(&self) {
-        self.stopper.raise(Level::Graceful);
-    }
-
-    /// Lets go of all of them. A start that is under way is waited for, within reason: it would take effect all the same.
-    pub async fn end(self) {
-        self.stopper.raise(Level::Now);
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        // What takes longer is removed with its container; a task that is aborted holds nothing any more.
-        let _ = tokio::time::timeout(PATIENCE, ended).await;
-    }
-}
-
-impl<E: Engine> Nursery<E> {
-    /// Holds a sidecar from now on. The credentials that `charge` names are kept fresh; without one, none are.
-    pub fn take_over(&self, sidecar: Sidecar, told: Lines, charge: Option<&Charge>) -> Reach {
-        let life = Life { status: sidecar.status(), restarts: 0 };
-        self.shared.sidecars.lock().unwrap_or_else(PoisonError::into_inner).insert(sidecar.role.clone(), life);
-        let feed = Arc::new(Mutex::new(told.feed));
-        let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-        let reach = Reach { orders, feed: Arc::clone(&feed) };
-        let mut tended = Tended {
-            shared: Arc::clone(&self.shared),
-            role: sidecar.role.clone(),
-            container: sidecar.container.clone(),
-            policy: told.policy,
-            feed,
-            orders: Some(ordered),
-            ears: self.ears.clone(),
-            sent: 0,
-            table: None,
-            words: None,
-            rejected: BTreeMap::new(),
-            stop: self.stop.clone(),
-            restarts: 0,
-        };
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = told.table {
-            let (words, told) = mpsc::channel(WORDS_MAX);
-            tended.words = Some(told);
-            if let Some(charge) = charge {
-                tended.rejected = fresh::begin(&mut tasks, &self.shared, charge, &table, &words, &self.stop);
-            }
-            tended.table = Some(table);
-        }
-        tasks.spawn(tended.tend(sidecar));
-        reach
-    }
-}
-
-/// One sidecar.
-struct Tended<E: Engine> {
-    shared: Arc<Shared<E>>,
-    role: String,
-    container: String,
-    /// What a pipelock must run with.
-    policy: Option<String>,
+    pub(super) policy: Option<String>,
+    /// Whose it is.
+    pub(super) owner: Owner,
     /// What it is told when it starts, unless that is a table.
-    feed: Feed,
-    orders: Option<mpsc::Receiver<Order>>,
+    pub(super) feed: Feed,
+    pub(super) orders: Option<mpsc::Receiver<Order>>,
     /// Who hears what it says.
-    ears: Ears,
+    pub(super) ears: Ears,
     /// Commands that it was sent and will answer, since it started.
-    sent: u64,
-    table: Option<Arc<Table>>,
-    words: Option<mpsc::Receiver<Word>>,
+    pub(super) sent: u64,
+    pub(super) table: Option<Arc<Table>>,
+    pub(super) words: Option<mpsc::Receiver<Word>>,
     /// Who is told that an upstream rejects a credential, by its name.
-    rejected: BTreeMap<String, mpsc::Sender<String>>,
-    stop: Stop,
-    restarts: u64,
+    pub(super) rejected: Rejected,
+    pub(super) stop: Stop,
+    pub(super) restarts: u64,
+    /// When it ends at the latest, once it is not to begin again.
+    pub(super) retires: Option<tokio::time::Instant>,
 }
 
 /// What a held sidecar is about next.
@@ -223,7 +91,8 @@ enum Parting {
 }
 
 impl<E: Engine> Tended<E> {
-    async fn tend(mut self, mut sidecar: Sidecar) {
+    /// Holds it until it is not to run any more.
+    pub(super) async fn tend(mut self, mut sidecar: Sidecar) {
         let mut pause = PAUSE_FIRST;
         loop {
             let began = Instant::now();
@@ -232,12 +101,16 @@ impl<E: Engine> Tended<E> {
             if parting == Parting::LetGo || self.stop.level() >= Level::Graceful {
                 return;
             }
+            if self.retires.is_some() {
+                return self.retired().await;
+            }
             if began.elapsed() >= STEADY {
                 pause = PAUSE_FIRST;
             }
             self.tell(&format!("{} has ended: what went through it is closed until it runs again", self.role));
             match self.again(&mut pause).await {
                 Some(started) => sidecar = started,
+                None if self.retires.is_some() => return self.retired().await,
                 None => return,
             }
         }
@@ -252,6 +125,10 @@ impl<E: Engine> Tended<E> {
             let next = tokio::select! {
                 () = stop.reached(Level::Now) => return Parting::LetGo,
                 _ = status.wait_for(|s| matches!(s, Status::Ended(_))) => return Parting::Gone,
+                () = until(self.retires) => {
+                    self.log("out", &format!("{} is ended with what is open on it: its time is over", self.role));
+                    return Parting::Gone;
+                }
                 line = next(&mut lines) => Next::Line(line),
                 order = next(&mut self.orders) => Next::Order(order),
                 word = next(&mut self.words) => Next::Word(word),
@@ -338,6 +215,25 @@ impl<E: Engine> Tended<E> {
                 parting
             }
             Order::Tell { line } => hand.send(&line).await.err().as_ref().and_then(broken),
+            Order::Retire { within } => {
+                self.retires = Some(tokio::time::Instant::now() + within);
+                hand.send(&Frame::Drain.encode()).await.err().as_ref().and_then(broken)
+            }
+        }
+    }
+
+    /// It has served to its end: its container goes, and is no more spoken of. What is left of it goes with the bottle.
+    async fn retired(self) {
+        let Shared { engine, log, sidecars, .. } = &*self.shared;
+        sidecars.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.role);
+        let undo = crate::engine::Undo::RemoveContainer { name: self.container.clone(), owner: self.owner.clone() };
+        match engine.undo(&undo).await {
+            Ok(()) => {
+                log.line("keeper", "out", &format!("{} has served to its end and is gone", self.role));
+                // A desk that is full goes on taking its seat for taken.
+                let _ = self.ears.news.try_send(News::Retired(self.role.clone()));
+            }
+            Err(error) => log.line("keeper", "err", &format!("{} cannot be removed: {}", self.role, chain(&error))),
         }
     }
 
@@ -370,13 +266,17 @@ impl<E: Engine> Tended<E> {
         }
         match serde_json::from_str(line) {
             Ok(Event::Rejected { secret, .. }) => {
-                if let Some(fresh) = self.rejected.get(&secret) {
+                if let Some(fresh) = self.rejected.lock().unwrap_or_else(PoisonError::into_inner).get(&secret) {
                     // One that is busy has this one in hand already.
                     let _ = fresh.try_send(secret);
                 }
             }
             Ok(Event::Refused { reason }) => {
                 self.tell(&format!("{} goes on with the table it had: {reason}", self.role));
+            }
+            Ok(Event::UsedUp { route }) => {
+                // It is used up in any case; a desk that is full goes on listing it.
+                let _ = self.ears.news.try_send(News::UsedUp(route));
             }
             Ok(Event::Ready | Event::Configured | Event::Request { .. }) | Err(_) => {}
         }
@@ -410,6 +310,11 @@ impl<E: Engine> Tended<E> {
                             self.adopt(yaml);
                             let _ = reply.send(Ok(()));
                         }
+                        // Nothing is open on it.
+                        Order::Retire { .. } => {
+                            self.retires = Some(tokio::time::Instant::now());
+                            return None;
+                        }
                         other => other.refuse(&format!("{} does not run at the moment", self.role)),
                     },
                 }
@@ -425,7 +330,7 @@ impl<E: Engine> Tended<E> {
                     all.insert(self.role.clone(), life);
                     drop(all);
                     // A desk that is full hears of it by the next order that is refused.
-                    let _ = self.ears.restarts.try_send(self.role.clone());
+                    let _ = self.ears.news.try_send(News::Restarted(self.role.clone()));
                     self.tell(&format!("{} runs again", self.role));
                     return Some(sidecar);
                 }
@@ -465,7 +370,7 @@ impl<E: Engine> Tended<E> {
             let brought = control::bring_pipelock(&**engine, container, role, (&feed, policy), log, &self.stop).await;
             return brought.map(|sidecar| (sidecar, 0));
         }
-        let table = self.table.as_ref().map(|table| table.line()).transpose();
+        let table = self.table.as_ref().map(|table| table.line_again()).transpose();
         let table = table.map_err(|e| BringError::Feed { role: role.to_owned(), source: e.into() })?;
         let feed = table.as_ref().unwrap_or(&feed);
         let lines = feed.iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -489,6 +394,14 @@ pub fn supervise_line(command: &supervise::config::Command) -> Option<Vec<u8>> {
     let mut line = serde_json::to_vec(command).ok()?;
     line.push(b'\n');
     Some(line)
+}
+
+/// Waits for a time; for ever, where there is none.
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next one; never, where there is none any more.

@@ -1,6 +1,7 @@
 //! Subnets and addresses. Three /28 a bottle, side by side, looked for from a hash of the bottle's id, so that many
 //! launchers on one engine rarely ask for the same ones; what the engine already has is skipped.
 
+use super::seat::Seat;
 use super::{Action, Addresses, Facts, Names, Order, PlanError};
 use crate::engine::{EngineFacts, NetworkSpec, Subnet};
 use sha2::{Digest, Sha256};
@@ -17,7 +18,6 @@ const CRED_PROXY: u32 = 3;
 const GIT_GATE: u32 = 4;
 const SUPERVISE: u32 = 5;
 const AGENT: u32 = 6;
-const ROUTE_PIPELOCK: u32 = 2;
 
 /// Chooses the bottle's subnets and everybody's address.
 pub fn addresses(order: &Order, facts: &Facts) -> Result<Addresses, PlanError> {
@@ -51,7 +51,7 @@ pub fn addresses(order: &Order, facts: &Facts) -> Result<Addresses, PlanError> {
         git_gate: internal.address(GIT_GATE),
         supervise: internal.address(SUPERVISE),
         agent: internal.address(AGENT),
-        route_pipelock: routes.address(ROUTE_PIPELOCK),
+        route_pipelock: Seat::LAUNCH.address(routes),
         cred_proxy_routes: routes.address(CRED_PROXY),
         git_gate_routes: routes.address(GIT_GATE),
     })

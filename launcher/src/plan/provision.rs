@@ -17,6 +17,9 @@ pub const TRUSTSTORE: &str = "/.bottle/cacerts.p12";
 /// Java insists on a password for a store of public certificates.
 pub const TRUSTSTORE_PASSWORD: &str = "changeit";
 
+/// What the agent may know of its bottle as it is now. The folder and its files are root's.
+pub const CURRENT: &str = supervise::config::FOLDER;
+
 /// Where images keep their own roots, in the order in which they are looked for.
 pub const BUNDLES_OF_IMAGES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -91,6 +94,8 @@ pub struct Brought {
     pub prompt: String,
     /// What the agent may know of its bottle, as JSON.
     pub about: String,
+    /// How its bottle is, by the names of files in [`CURRENT`].
+    pub current: BTreeMap<&'static str, String>,
     /// Files below its home.
     pub home: Vec<HomeFile>,
     /// Files of skills, their paths relative to the home.
@@ -192,6 +197,7 @@ pub fn archive(
     let own = (identity.uid, identity.gid);
     own_files(&mut tar, image, brought)?;
     tar.file("/.bottle/bottle.json", 0o444, root, brought.about.as_bytes())?;
+    put_current(&mut tar, &brought.current)?;
     if !brought.prompt.trim().is_empty() {
         tar.file("/.bottle/prompt.md", 0o444, root, brought.prompt.as_bytes())?;
     }
@@ -260,6 +266,19 @@ fn own_files(tar: &mut Archive, image: &ImageFiles, brought: &Brought) -> Result
     let bundle = bundle(image, brought);
     tar.file(TRUSTSTORE, 0o444, root, &crate::ca::truststore(&bundle).map_err(ProvisionError::Truststore)?)?;
     Ok(tar.file(BUNDLE, 0o444, root, bundle.as_bytes())?)
+}
+
+/// The archive to unpack at `/` of a running container, whose agent may not write what is in it.
+pub fn current_archive(files: &BTreeMap<&'static str, String>) -> Result<Vec<u8>, ProvisionError> {
+    let mut tar = Archive::default();
+    put_current(&mut tar, files)?;
+    tar.finish()
+}
+
+fn put_current(tar: &mut Archive, files: &BTreeMap<&'static str, String>) -> std::io::Result<()> {
+    let root = (0, 0);
+    tar.directory(CURRENT, 0o755, root)?;
+    files.iter().try_for_each(|(name, text)| tar.file(&format!("{CURRENT}/{name}"), 0o444, root, text.as_bytes()))
 }
 
 fn bundle(image: &ImageFiles, brought: &Brought) -> String {
@@ -350,6 +369,7 @@ mod tests {
             upstream_roots: None,
             prompt: String::new(),
             about: "{}".to_owned(),
+            current: BTreeMap::from([("allowlist.txt", "a.example\n".to_owned())]),
             home: vec![HomeFile { path: ".config/git/config".to_owned(), text: "[user]\n".to_owned() }],
             skills: vec![SkillFile {
                 path: ".tool/skills/review/run.sh".to_owned(),
@@ -386,6 +406,7 @@ mod tests {
             assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{names:?}");
             assert_eq!(names.iter().any(|n| n == "etc/passwd"), added, "{names:?}");
             assert!(names.iter().any(|n| n == "workspace/"), "{names:?}");
+            assert!(names.iter().any(|n| n == ".bottle/current-config/allowlist.txt"), "{names:?}");
         }
     }
 }

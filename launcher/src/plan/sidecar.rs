@@ -1,5 +1,6 @@
 //! The sidecars of a bottle: their containers and their configuration.
 
+use super::seat::{self, Seat};
 use super::{Action, Addresses, Names, Order, PlanError, hardening};
 use crate::engine::NetworkMode;
 use crate::manifest::{Bottle, Remote, RemoteCredential, RemoteUpstream, TokenRef};
@@ -34,7 +35,8 @@ pub fn pipelock(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Acti
 /// The pipelock of the routes: on the way out and on the routes network, which the agent is not on.
 pub fn route_pipelock(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Action> {
     let listen = SocketAddr::from((addresses.route_pipelock, PIPELOCK_PORT));
-    let spec = pipelock_container(order, names, &names.route_pipelock, "route-pipelock", listen);
+    let role = Seat::of(addresses).role();
+    let spec = pipelock_container(order, names, &names.route_pipelock, &role, listen);
     created(spec, (&names.routes, addresses.route_pipelock))
 }
 
@@ -43,7 +45,7 @@ pub fn cred_proxy(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Ac
     let network =
         NetworkMode::On { network: names.internal.clone(), address: Some(addresses.cred_proxy), aliases: Vec::new() };
     let mut spec = hardening::sidecar(order, &names.cred_proxy, "cred-proxy", &order.images.cred_proxy, network);
-    spec.hosts = BTreeMap::from([(ROUTE_PIPELOCK.to_owned(), addresses.route_pipelock)]);
+    spec.hosts = BTreeMap::from([(ROUTE_PIPELOCK.to_owned(), Seat::LAUNCH.address(addresses.routes))]);
     created(spec, (&names.routes, addresses.cred_proxy_routes))
 }
 
@@ -64,7 +66,7 @@ pub fn git_gate(order: &Order, addresses: &Addresses, names: &Names) -> Vec<Acti
     };
     let network = NetworkMode::On { network, address, aliases: Vec::new() };
     let mut spec = hardening::sidecar(order, &names.git_gate, git_gate::NAME, &order.images.git_gate, network);
-    spec.hosts = BTreeMap::from([(ROUTE_PIPELOCK.to_owned(), addresses.route_pipelock)]);
+    spec.hosts = BTreeMap::from([(ROUTE_PIPELOCK.to_owned(), Seat::LAUNCH.address(addresses.routes))]);
     spec.dns = straight;
     spec.volumes = vec![SPOOL.to_owned()];
     let container = spec.name.clone();
@@ -180,7 +182,7 @@ pub fn cred_proxy_config(order: &Order, addresses: &Addresses) -> proxy::Config 
         Some(TokenRef::Env(_)) | None => false,
     };
     proxy::Config {
-        proxy: Some(format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
+        proxy: Some(seat::proxy(addresses)),
         routes: all.iter().map(cred_proxy_route).chain(twins).collect(),
         refreshable: all.iter().filter(fresh).map(|route| route.path.clone()).collect(),
         limits: order.bottle.proxy_limits,
@@ -206,10 +208,7 @@ pub fn git_gate_config(order: &Order, addresses: &Addresses) -> git_gate::config
     git_gate::config::Config {
         listen: SocketAddr::from((addresses.git_gate, git_gate::PORT)),
         remotes: remotes.iter().map(git_gate_remote).collect(),
-        proxy: remotes
-            .iter()
-            .any(|remote| remote.upstream.is_https())
-            .then(|| format!("http://{ROUTE_PIPELOCK}:{PIPELOCK_PORT}")),
+        proxy: remotes.iter().any(|remote| remote.upstream.is_https()).then(|| seat::proxy(addresses)),
         inspected_ca: None,
         upstream_roots: String::new(),
         known: Vec::new(),

@@ -21,6 +21,15 @@ fn a_host_is_asked_for_approved_and_open_and_its_neighbour_stays_closed() {
     assert_eq!((&answer["id"], &answer["status"]), (&"p1".into(), &"approved".into()), "{answer}");
     assert!(reaches(&bottle, ASKED), "the agent is told when it is open, not before");
     assert!(!reaches(&bottle, NEIGHBOUR), "it opens what was shown and nothing else");
+    // The folder in its container says so too, and is not its own to write.
+    let folder = "/.bottle/current-config";
+    let says = |file: &str, word: &str| bottle.exec(&["grep", word, &format!("{folder}/{file}")]).status == 0;
+    wait_until("the folder says so", || {
+        (says("allowlist.txt", ASKED) && says("denials.json", NEIGHBOUR)).then_some(())
+    });
+    assert!(!says("allowlist.txt", NEIGHBOUR) && says("routes.json", "/api/") && says("git-policy.json", "\\[\\]"));
+    let written = bottle.sh(&format!("echo x > {folder}/allowlist.txt || mv {folder} /tmp/ || touch {folder}/x"));
+    assert_ne!(written.status, 0, "{written:#?}");
     // Asked again, it is open already.
     let again = ask_hosts(&site, &bottle, &[ASKED]).answer();
     assert!(again["error"].as_str().is_some_and(|text| text.contains("already reachable")), "{again}");

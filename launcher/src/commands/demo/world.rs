@@ -23,7 +23,11 @@ pub const ROUTED: &str = "api.world.example";
 /// The host behind the bottle's remote: a small forge.
 pub const FORGE: &str = "forge.world.example";
 /// Further names of the API's host: the forge, and for tests replies written byte by byte, and an npm registry.
-const BESIDE: [&str; 3] = [FORGE, "wire.world.example", "npm.world.example"];
+const BESIDE: [&str; 3] = [FORGE, NEVER, ASKED];
+/// The one that the demo's agent asks for, and its operator allows.
+pub const ASKED: &str = "npm.world.example";
+/// One beside it, which nobody asks for.
+pub const NEVER: &str = "wire.world.example";
 /// The host that nobody allowed.
 pub const ATTACKER: &str = "attacker.world.example";
 

@@ -25,7 +25,7 @@ pub(super) fn answers(role: &str, unread: &mut Vec<u8>, spoken: &mut bool, polic
             })
             .collect(),
         "agent" => frames(unread, &mut false, &mut None),
-        "pipelock" | "route-pipelock" => frames(unread, spoken, policy),
+        role if crate::control::is_pipelock(role) => frames(unread, spoken, policy),
         _ => String::new(),
     }
 }

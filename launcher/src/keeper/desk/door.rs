@@ -35,6 +35,19 @@ pub struct Overheard {
     pub line: String,
 }
 
+/// What became of sidecars and what they hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// It was started again.
+    Restarted(String),
+    /// It served to its end, and its container is gone.
+    Retired(String),
+    /// It has used a route for one use up, and the request has ended: its path.
+    UsedUp(String),
+    /// A credential is another one now.
+    Renewed(cred_proxy::Secret),
+}
+
 /// By what the desk hears of its sidecars.
 #[derive(Debug, Clone)]
 pub struct Ears {
@@ -42,23 +55,23 @@ pub struct Ears {
     pub asks: mpsc::Sender<Ask>,
     /// What sidecars say.
     pub lines: mpsc::Sender<Overheard>,
-    /// Roles that were started again.
-    pub restarts: mpsc::Sender<String>,
+    /// What became of them, by role.
+    pub news: mpsc::Sender<News>,
 }
 
 /// The other ends of [`Ears`].
 pub struct Inbox {
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) lines: mpsc::Receiver<Overheard>,
-    pub(super) restarts: mpsc::Receiver<String>,
+    pub(super) news: mpsc::Receiver<News>,
 }
 
 /// Both ends.
 pub fn ears() -> (Ears, Inbox) {
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (lines, said) = mpsc::channel(LINES_MAX);
-    let (restarts, restarted) = mpsc::channel(VISITS_MAX);
-    (Ears { asks, lines, restarts }, Inbox { asks: asked, lines: said, restarts: restarted })
+    let (news, heard) = mpsc::channel(VISITS_MAX);
+    (Ears { asks, lines, news }, Inbox { asks: asked, lines: said, news: heard })
 }
 
 /// What an operator asks.

@@ -1,49 +1,42 @@
 //! The first route of a bottle brings cred-proxy, and route-pipelock where there is none: containers and a network more, at
 //! the places that were kept for them. They are recorded before they are made, and taken back with the rest.
 
-use super::super::tend::Lines;
+use super::super::nursery::Lines;
 use super::Desk;
 use crate::engine::Engine;
-use crate::error::chain;
-use crate::launch::{Launch, Supplies};
+use crate::launch::Supplies;
 use crate::plan::provision::Brought;
-use crate::plan::{self, Names, Order, Plan, Undo};
-use crate::stop;
-use crate::undo::{Saver, UndoStack};
+use crate::plan::{self, Addresses, Order, Plan, Undo};
+use crate::undo::Saver;
 use cred_proxy::config::NAME as CRED_PROXY;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use zeroize::Zeroizing;
 
 impl<E: Engine> Desk<E> {
-    /// Brings what a first route needs, with the routes of `order` in force.
+    /// Brings what a first route needs, with the routes of `order` in force. `addresses` say which route-pipelock is.
     pub(super) async fn bring_routes(
         &mut self,
         order: &Order,
+        addresses: &Addresses,
         secret: Option<(String, cred_proxy::Secret)>,
     ) -> Result<(), String> {
-        let plan = plan::first_route(&self.plan, &self.order, order).map_err(|e| e.to_string())?;
+        let running = Plan { addresses: addresses.clone(), ..self.plan.clone() };
+        let mut plan = plan::first_route(&running, &self.order, order).map_err(|e| e.to_string())?;
+        plan.cred_proxy = Some(self.table_of(order, addresses));
         let config = plan.cred_proxy.as_ref().ok_or("the plan has no table")?;
         let table = Arc::new(self.trust.table(config, &BTreeMap::new()));
         if let Some((name, secret)) = &secret {
             table.put(std::slice::from_ref(name), secret);
         }
         self.record(&plan)?;
-        let supplies = self.supplies(&plan, &table)?;
-        // Nothing stops it half way but its own limits: what it makes is taken back by whoever ends the bottle.
-        let (_stopper, stop) = stop::channel();
-        let (shared, quiet) = (Arc::clone(&self.shared), |_: &str| {});
-        let launch = Launch::new(&*shared.engine, &plan, &supplies, &stop, &shared.log, &quiet, &quiet);
-        let mut undo = UndoStack::default();
-        let sidecars = match launch.carry_out(&mut undo).await {
-            Ok(sidecars) => sidecars,
-            Err(error) => {
-                // The containers that were started have ended with their input.
-                let left = undo.unwind(&*shared.engine, &NothingToSave).await;
-                left.iter().for_each(|leftover| self.log("err", &format!("could not be taken back yet: {leftover}")));
-                return Err(chain(&error));
-            }
-        };
-        for (role, sidecar) in sidecars {
+        let names = super::takeover::names(&plan);
+        let yaml = plan.route_pipelock.as_deref().unwrap_or_default();
+        let supplies = self.supplies_of(BTreeMap::from([
+            (names.route_pipelock, self.trust.route_pipelock(yaml)),
+            (names.cred_proxy, table.line().map_err(|e| e.to_string())?),
+        ]));
+        for (role, sidecar) in self.carry_out(&plan, &supplies).await? {
             let told = Lines {
                 feed: supplies.feeds.get(&sidecar.container).cloned().unwrap_or_default(),
                 policy: plan.policy(&role).map(str::to_owned),
@@ -57,7 +50,7 @@ impl<E: Engine> Desk<E> {
     }
 
     /// Writes down what will be made, before any of it is: here for the bottle's end, on the disk for a sweep.
-    fn record(&self, plan: &Plan) -> Result<(), String> {
+    pub(super) fn record(&self, plan: &Plan) -> Result<(), String> {
         let stage: Vec<Undo> =
             plan.stages.iter().flat_map(|s| &s.lanes).flatten().filter_map(|a| plan.undo(a)).collect();
         let mut undo = self.undo.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,13 +64,8 @@ impl<E: Engine> Desk<E> {
         Ok(())
     }
 
-    fn supplies(&self, plan: &Plan, table: &super::super::table::Table) -> Result<Supplies, String> {
-        let names = Names::of(&plan.owner.id);
-        let yaml = plan.route_pipelock.as_deref().unwrap_or_default();
-        let feeds = BTreeMap::from([
-            (names.route_pipelock, self.trust.route_pipelock(yaml)),
-            (names.cred_proxy, table.line().map_err(|e| e.to_string())?),
-        ]);
+    /// The bytes of a plan without an agent.
+    pub(super) fn supplies_of(&self, feeds: BTreeMap<String, Zeroizing<Vec<u8>>>) -> Supplies {
         // There is no agent in this plan, so nothing is brought to one.
         let brought = Brought {
             init: bytes::Bytes::new(),
@@ -86,15 +74,16 @@ impl<E: Engine> Desk<E> {
             upstream_roots: None,
             prompt: String::new(),
             about: String::new(),
+            current: BTreeMap::new(),
             home: Vec::new(),
             skills: Vec::new(),
         };
-        Ok(Supplies { feeds, brought, baseline: self.dir.baseline(), saved: self.dir.workspace() })
+        Supplies { feeds, brought, baseline: self.dir.baseline(), saved: self.dir.workspace() }
     }
 }
 
 /// No workspace is in these containers.
-struct NothingToSave;
+pub(super) struct NothingToSave;
 
 impl Saver for NothingToSave {
     async fn save(&self, _: &str) -> Result<(), String> {

@@ -24,7 +24,7 @@ impl<E: Engine> Desk<E> {
     pub(super) async fn remedy(&mut self, id: &str, change: &Change, term: Term) -> Result<String, String> {
         match change {
             Change::Hosts { hosts } => self.open_hosts(hosts).await,
-            Change::Route(route) => self.open_route(id, route).await,
+            Change::Route(route) => self.open_route(id, route, term == Term::Once).await,
             Change::Finding { fingerprint } => self.allow_finding(fingerprint, term == Term::Once).await,
             Change::Dockerfile { text } => self.write_dockerfile(text),
         }

@@ -15,6 +15,8 @@ pub struct Beyond {
     pub closed: BTreeSet<HostPattern>,
     /// Routes by the proposal or grant that they came by, with their credentials' sources.
     pub routes: BTreeMap<String, Route>,
+    /// Paths of those that are for one request.
+    pub once: BTreeSet<String>,
 }
 
 /// The bottle with everything that is in force, but for what `without` names.

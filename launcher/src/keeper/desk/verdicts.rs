@@ -63,6 +63,12 @@ impl<E: Engine> Desk<E> {
             Change::Route(asked) => {
                 Change::Route(route::with_credential(asked, terms).map_err(|why| refused(why, None))?)
             }
+            other if terms.no_inspect => {
+                return Err(refused(
+                    format!("whether {} is inspected is not to be said", page::short(&other)),
+                    Some("leave --no-inspect out: it is for routes"),
+                ));
+            }
             other if terms.token_ref.is_some() => {
                 return Err(refused(
                     format!("{} takes no credential", page::short(&other)),
@@ -121,7 +127,8 @@ impl<E: Engine> Desk<E> {
                     routes.map(|route| page::route_line(&current::route(route))).collect()
                 };
                 let before = lines(&self.order);
-                let after = before.iter().cloned().chain([page::route_line(asked)]).collect();
+                let how = if terms.no_inspect { ", its TLS not opened" } else { "" };
+                let after = before.iter().cloned().chain([format!("{}{how}", page::route_line(asked))]).collect();
                 facts.extend(self.route_facts(asked, terms).map_err(|why| refused(why, Some(RELAUNCH)))?);
                 (before, after)
             }
@@ -160,7 +167,7 @@ impl<E: Engine> Desk<E> {
                 (lines(&old), lines(text))
             }
         };
-        if terms.once {
+        if terms.once && !matches!(change, Change::Route(_)) {
             facts.push("it ends with one use".to_owned());
         }
         Ok(Shown { before, after, facts })

@@ -9,11 +9,13 @@
 //! ```
 //!
 //! And what needs no engine: `bench -- scan`, the speed of the scan of a push (see [`scan`]), and `bench -- git`, clones and
-//! pushes through git-gate beside direct ones and beside a mirror (see [`git`]).
+//! pushes through git-gate beside direct ones and beside a mirror (see [`git`]). With an engine, `bench -- approve`: from an ask
+//! to its effect (see [`approve`]).
 //!
 //! A table for people goes to standard output, and as its last line one JSON object of plain numbers. Everything that is
 //! made is taken back, also after a signal or a panic.
 
+mod approve;
 mod bars;
 mod figures;
 mod git;
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
     let args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
     let outcome = match args.split_first() {
         Some((first, rest)) if first == "scan" => optimised().and_then(|()| scan::main(rest)),
+        Some((first, _)) if first == "approve" => asks(),
         Some((first, rest)) if first == "git" => optimised().and_then(|()| git::main(rest)),
         _ => bench(&Args::parse()),
     };
@@ -102,6 +105,14 @@ fn optimised() -> Result<(), String> {
         return Err("a debug build measures nothing of interest: add --release".to_owned());
     }
     Ok(())
+}
+
+/// From an ask to its effect: see [`approve`].
+fn asks() -> Result<(), String> {
+    optimised()?;
+    let interrupt = Interrupt::watch()?;
+    build()?;
+    approve::bench(&interrupt, &tell)
 }
 
 fn bench(args: &Args) -> Result<(), String> {

@@ -3,6 +3,7 @@
 use crate::judge::Decision;
 use crate::known::Known;
 
+pub mod asks;
 pub mod egress;
 pub mod git;
 pub mod hunt;
@@ -24,13 +25,14 @@ pub struct Attempt {
 }
 
 /// All of them, in the order in which they are run.
-pub const THEMES: [(&str, &[Attempt]); 6] = [
+pub const THEMES: [(&str, &[Attempt]); 7] = [
     ("egress", egress::ATTEMPTS),
     ("route", route::ATTEMPTS),
     ("git", git::ATTEMPTS),
     ("network", network::ATTEMPTS),
     ("kernel", kernel::ATTEMPTS),
     ("hunt", hunt::ATTEMPTS),
+    ("asks", asks::ATTEMPTS),
 ];
 
 #[cfg(test)]

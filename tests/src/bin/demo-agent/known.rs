@@ -11,6 +11,7 @@
 //! | `HOST_IPS` | the host's addresses, bridge gateways included, comma between |
 //! | `NEIGHBOUR_IP`, `RESOLVER_IP` | another bottle's sidecar, a resolver outside |
 //! | `CANARY_SHA256` | hex SHA-256 of the credential |
+//! | `ASK_HOST`, `ASK_NEIGHBOUR` | a host that the operator allows when asked, and one beside it; absent: nobody is asked |
 //! | `SSL_CERT_FILE` | the CA bundle that the bottle gave it |
 //! | `SIDECARS` | `name:port` of what may answer; by default those of a bottle |
 //! | `METADATA_IP`, `OUTSIDE_IP6` | a cloud's metadata service, an outside address; have defaults |
@@ -72,6 +73,8 @@ pub struct Known {
     pub outside_ip6: Ipv6Addr,
     /// SHA-256 of the credential, hex, lower case.
     pub canary_sha256: String,
+    /// A host that the operator allows when asked, and one beside it.
+    pub asks: Option<(String, String)>,
     /// What may answer.
     pub sidecars: Vec<Place>,
     /// The CAs that the bottle gave it.
@@ -102,6 +105,7 @@ impl Known {
             metadata_ip: reader.parse("METADATA_IP", METADATA_IP, Ipv4Addr::UNSPECIFIED),
             outside_ip6: reader.parse("OUTSIDE_IP6", OUTSIDE_IP6, Ipv6Addr::UNSPECIFIED),
             canary_sha256: reader.text("CANARY_SHA256").to_ascii_lowercase(),
+            asks: env.get("ASK_HOST").cloned().zip(env.get("ASK_NEIGHBOUR").cloned()),
             sidecars: reader.list("SIDECARS", SIDECARS),
             roots: Arc::new(roots(env.get("SSL_CERT_FILE").map(String::as_str))),
         };

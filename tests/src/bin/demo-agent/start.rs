@@ -1,9 +1,9 @@
 //! Runs the attempts one after another, each under a time limit, and writes their lines.
 //!
-//! `demo-agent [THEME|ATTEMPT..]` with themes `egress route git network kernel hunt` (none: all). What it must know comes
+//! `demo-agent [THEME|ATTEMPT..]` with themes `egress route git network kernel hunt asks` (none: all). What it must know comes
 //! from the environment, see `known.rs`.
 
-use crate::attempts::{Attempt, THEMES, kernel};
+use crate::attempts::{Attempt, THEMES, asks, kernel};
 use crate::judge::Decision;
 use crate::known::Known;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == kernel::USER_NAMESPACE_PROBE) {
         return kernel::probe_user_namespace();
     }
-    let attempts = match chosen(&arguments) {
+    let mut attempts = match chosen(&arguments) {
         Ok(attempts) => attempts,
         Err(unknown) => return complain(&[format!("no theme and no attempt is called `{unknown}`")]),
     };
@@ -33,6 +33,9 @@ pub fn main() -> ExitCode {
         Ok(known) => Arc::new(known),
         Err(errors) => return complain(&errors),
     };
+    if known.asks.is_none() {
+        attempts.retain(|attempt| !asks::ATTEMPTS.iter().any(|ask| ask.slug == attempt.slug));
+    }
     let begun = Instant::now();
     let mut held = true;
     for attempt in &attempts {

@@ -2,7 +2,7 @@
 //! `forge.rs`).
 //!
 //! `/v1/**` wants the expected credential (401 without it): `/v1/echo` gives back all request headers and the body,
-//! `/v1/stream` five events 50 ms apart, `/v1/leak` the credential in every form a careless reply may use, `/v1/slow`
+//! `/v1/stream` `?n=` (five) events `?ms=` (50) apart, `/v1/leak` the credential in every form a careless reply may use, `/v1/slow`
 //! an answer after `?ms=`, `/v1/messages` and `/v1/responses` a model that does what its prompt says (`model.rs`). Open to all: `/public/**`, `/big?n=bytes`,
 //! `/redirect?to=url`. Everything else is 404, marked like all the rest.
 
@@ -35,6 +35,8 @@ use tokio_rustls::TlsAcceptor;
 const BODY_BYTES_MAX: usize = 8 << 20;
 /// The longest `/v1/slow`, in milliseconds.
 const SLOW_MS_MAX: u64 = 60_000;
+/// The most events of a stream.
+const EVENTS_MAX: u64 = 10_000;
 /// The longest `/big`.
 const BIG_BYTES_MAX: u64 = 4 << 30;
 /// How long a TLS handshake may take.
@@ -124,7 +126,9 @@ impl Api {
         match path {
             "/v1/echo" => echo(request),
             "/v1/stream" => {
-                let events = ReplyBody::events(5, Duration::from_millis(50));
+                let (n, ms) = (number(request, "n").unwrap_or(5), number(request, "ms").unwrap_or(50));
+                let n = u32::try_from(n.min(EVENTS_MAX)).unwrap_or_default();
+                let events = ReplyBody::events(n, Duration::from_millis(ms.clamp(1, SLOW_MS_MAX)));
                 reply::with_type(StatusCode::OK, "text/event-stream", events)
             }
             "/v1/leak" => leak(self.credential(request).unwrap_or_default()),
