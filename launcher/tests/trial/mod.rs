@@ -185,6 +185,7 @@ fn charge(root: &StateRoot, dir: &Path, token_ref: &TokenRef) -> Charge {
         limits: Limits::default(),
         runtime: Runtime::Auto,
         workspace: WorkspaceMode::Copy,
+        skills: Vec::new(),
     };
     let agent = Agent {
         name: ID.to_owned(),
