@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn themes_and_attempts_are_chosen_by_name() {
         let all = slugs(&[]).unwrap();
-        assert_eq!(slugs(&["egress", "route", "git", "network", "kernel", "hunt"]).unwrap(), all);
+        assert_eq!(slugs(&["egress", "route", "git", "network", "kernel", "hunt", "asks"]).unwrap(), all);
         assert_eq!(slugs(&["ping", "allowed-host"]).unwrap(), ["allowed-host", "ping"], "always in one order");
         assert_eq!(slugs(&["hunt"]).unwrap().len(), 3);
         assert_eq!(slugs(&["hunt", "theft"]).unwrap_err(), "theft");
