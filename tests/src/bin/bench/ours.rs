@@ -1,5 +1,5 @@
 //! Our side: `launcher run` to the agent's first byte, and `launcher stop` to its return, which means that nothing is
-//! left; that is looked at afterwards. One route, every sidecar that exists, no workspace, all images present.
+//! left; that is looked at afterwards. One route, one remote, every sidecar that exists, no workspace, all images present.
 
 use crate::figures::Round;
 use crate::interrupt::{Interrupt, apart};
@@ -12,8 +12,12 @@ use std::time::Instant;
 pub const AGENT: [&str; 3] = ["sh", "-c", "echo up; exec sleep 600"];
 /// The allowlisted host.
 pub const ALLOWED: &str = "files.example.org";
-/// The route's host. Nothing is ever sent to either.
+/// The route's host.
 pub const ROUTED: &str = "api.example.org";
+/// The git remote's host. Nothing is ever sent to any of the three.
+pub const REMOTE: &str = "git.example.org";
+/// What opens the route and the remote.
+pub const TOKEN: &str = "bench-token-that-opens-nothing";
 
 /// What both sides use.
 pub struct Ground {
@@ -26,14 +30,17 @@ impl Ground {
     pub fn prepare(site: &Site) -> Self {
         let image = site.clients();
         let token = site.path("config/token");
-        std::fs::write(&token, "bench-token-that-opens-nothing").expect("the token can be written");
+        std::fs::write(&token, TOKEN).expect("the token can be written");
         site.bottle(
             "bench",
             &format!(
                 "agent:\n  provider: shell\n  image: {image}\negress:\n  allowlist: [{ALLOWED}]\n\
                  cred_proxy:\n  routes:\n    - path: /api/\n      upstream: https://{ROUTED}\n      \
                  auth_scheme: Bearer\n      token_ref: {{file: {}}}\n      inspect: true\n      allow: [\"GET /v1/**\"]\n\
-                 workspace: none\n",
+                 git:\n  user: {{name: Ada, email: ada@example.org}}\n  remotes:\n    - name: app\n      \
+                 upstream: https://{REMOTE}/team/app.git\n      token_ref: {{file: {}}}\n\
+                 supervise: true\nworkspace: none\n",
+                token.display(),
                 token.display()
             ),
         );

@@ -3,18 +3,18 @@
 //!
 //! What makes it fair, leaning to its favour where the two differ:
 //! - The same three networks and subnet sizes, the same images and the same programs in the four containers that do the
-//!   work: pipelock, route-pipelock, cred-proxy, agent. Our wall, the comparison with the engine, labels, limits, seccomp
+//!   work: pipelock, route-pipelock, cred-proxy, git-gate, supervise, agent. Our wall, the comparison with the engine, labels, limits, seccomp
 //!   profiles, read-only roots and tmpfs are on our side alone.
 //! - The pipelocks run the pinned image itself on files that were copied in (`cp` needs a writable root), so there is no
 //!   `bottle-init` in between, and "ready" is pipelock's own first log line, which comes before its health check would pass.
-//! - cred-proxy takes its configuration on standard input and knows no file: `docker start --interactive` hands it over in
-//!   the same command that starts it, which spares this side one `cp`.
+//! - cred-proxy, git-gate and supervise take their configuration on standard input and know no file: `docker start
+//!   --interactive` hands it over in the same command that starts each, which spares this side a `cp` for each of them.
 //! - The agent gets one `cp` with its certificates; provider files, prompts and git configuration are not copied.
 //! - Configurations, certificates and the folders to copy are made before the clock starts.
 
 use crate::figures::Round;
 use crate::interrupt::{Interrupt, apart};
-use crate::ours::{AGENT, ALLOWED, Ground, ROUTED, first_byte};
+use crate::ours::{AGENT, ALLOWED, Ground, REMOTE, ROUTED, TOKEN, first_byte};
 use bottle_tests::harness::Site;
 use cred_proxy::Secret;
 use cred_proxy::config::{self as proxy, Auth};
@@ -35,6 +35,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Where this side's subnets come from: beside the launcher's own pool.
 const POOL: Subnet = Subnet { base: Ipv4Addr::new(10, 214, 0, 0), prefix: 16 };
 const SUBNET_PREFIX: u8 = 28;
+/// Where git-gate keeps a push while it is scanned.
+const SPOOL: &str = launcher::plan::sidecar::SPOOL;
 
 /// One launch and its teardown.
 pub fn round(site: &Site, ground: &Ground, round: u32, interrupt: &Interrupt) -> Result<Round, String> {
@@ -52,16 +54,21 @@ pub fn round(site: &Site, ground: &Ground, round: u32, interrupt: &Interrupt) ->
 struct Script {
     prefix: String,
     pipelock: String,
-    cred_proxy: String,
+    /// The image of each that is told what it has to know on its standard input, and what it is told.
+    fed: BTreeMap<&'static str, Fed>,
     agent: String,
     internal: Subnet,
     egress: Subnet,
     routes: Subnet,
     files: tempfile::TempDir,
-    configure: Vec<u8>,
     containers: Vec<String>,
     networks: Vec<String>,
     children: Vec<Child>,
+}
+
+struct Fed {
+    image: String,
+    line: Vec<u8>,
 }
 
 impl Script {
@@ -75,13 +82,15 @@ impl Script {
             allowlist: vec![ALLOWED.to_owned()],
             passthrough: Vec::new(),
             allow_private: Vec::new(),
-            sidecars: vec![pipelock_config::Sidecar { name: proxy::NAME.to_owned(), address: internal.address(3) }],
+            sidecars: [(proxy::NAME, 3), (git_gate::config::NAME, 4), (supervise::config::NAME, 5)]
+                .map(|(name, n)| pipelock_config::Sidecar { name: name.to_owned(), address: internal.address(n) })
+                .to_vec(),
             agent_credentials: false,
         });
         let route = Policy::for_routes(RoutePolicy {
             listen: SocketAddr::from((routes.address(2), pipelock_config::PORT)),
-            allowlist: vec![ROUTED.to_owned()],
-            passthrough: Vec::new(),
+            allowlist: vec![ROUTED.to_owned(), REMOTE.to_owned()],
+            passthrough: vec![REMOTE.to_owned()],
             allow_private: Vec::new(),
             credential_headers: vec!["Authorization".to_owned()],
         });
@@ -91,32 +100,16 @@ impl Script {
         }
         let bundle = format!("{}{}", public_roots_pem(), own.certificate_pem());
         std::fs::write(files.path().join("ca-bundle.pem"), bundle).map_err(|e| format!("no bundle: {e}"))?;
-        let table = proxy::Config {
-            proxy: Some(format!("http://route-pipelock:{}", pipelock_config::PORT)),
-            routes: vec![proxy::Route {
-                path: "/api/".to_owned(),
-                upstream: format!("https://{ROUTED}"),
-                auth: Auth::Bearer,
-                secret: Some("/api/".to_owned()),
-                inspected: true,
-                allow: vec!["GET /v1/**".to_owned()],
-            }],
-            inspected_ca: Some(other.certificate_pem().to_owned()),
-            upstream_roots: public_roots_pem(),
-            ..proxy::Config::closed(SocketAddr::from((internal.address(3), proxy::PORT)))
-        };
-        let secrets = BTreeMap::from([("/api/".to_owned(), Secret::new("bench-token-that-opens-nothing".to_owned()))]);
-        let configure = proxy::configure_line(&table, &secrets).map_err(|e| e.to_string())?;
+        let fed = fed(internal, other.certificate_pem()).map_err(|e| e.to_string())?;
         Ok(Self {
             prefix: format!("bottle-bench-{}-{round}", std::process::id()),
             pipelock: site.pipelock(),
-            cred_proxy: launcher::images::references().cred_proxy,
+            fed,
             agent: ground.image.clone(),
             internal,
             egress,
             routes,
             files,
-            configure: configure.to_vec(),
             containers: Vec::new(),
             networks: Vec::new(),
             children: Vec::new(),
@@ -134,8 +127,12 @@ impl Script {
             self.pipelock(role, network, address)?;
             interrupt.check()?;
         }
-        self.cred_proxy()?;
-        interrupt.check()?;
+        for (role, last, routes) in
+            [(proxy::NAME, 3, Some(3)), (git_gate::config::NAME, 4, Some(4)), (supervise::config::NAME, 5, None)]
+        {
+            self.fed(role, self.internal.address(last), routes.map(|last| self.routes.address(last)))?;
+            interrupt.check()?;
+        }
         self.agent()
     }
 
@@ -162,42 +159,39 @@ impl Script {
         until_logged(&name, r#""event":"startup""#)
     }
 
-    fn cred_proxy(&mut self) -> Result<(), String> {
-        let (internal, image) = (self.name("internal"), self.cred_proxy.clone());
-        let address = self.internal.address(3).to_string();
+    fn fed(&mut self, role: &'static str, inside: Ipv4Addr, routes: Option<Ipv4Addr>) -> Result<(), String> {
+        let (internal, inside) = (self.name("internal"), inside.to_string());
         let host = format!("route-pipelock:{}", self.routes.address(2));
-        let options = ["--interactive", "--network", &internal, "--ip", &address, "--add-host", &host, &image];
-        let name = self.create("cred-proxy", &options)?;
-        let address = self.routes.address(3).to_string();
-        docker(&["network", "connect", "--ip", &address, &self.name("routes"), &name])?;
+        let image = self.fed.get(role).map(|fed| fed.image.clone()).unwrap_or_default();
+        // git-gate's spool is a volume on both sides.
+        let spool: &[&str] = if role == git_gate::config::NAME { &["--volume", SPOOL] } else { &[] };
+        let options = ["--interactive", "--network", &internal, "--ip", &inside, "--add-host", &host];
+        let name = self.create(role, &[&options[..], spool, &[&image]].concat())?;
+        if let Some(address) = routes {
+            docker(&["network", "connect", "--ip", &address.to_string(), &self.name("routes"), &name])?;
+        }
         let mut start = Command::new("docker");
         start.args(["start", "--attach", "--interactive", &name]);
         start.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = apart(&mut start).spawn().map_err(|e| format!("docker cannot be run: {e}"))?;
-        let told = child.stdin.as_mut().map(|input| input.write_all(&self.configure).and_then(|()| input.flush()));
+        let line = self.fed.get(role).map(|fed| fed.line.as_slice()).unwrap_or_default();
+        let told = child.stdin.as_mut().map(|input| input.write_all(line).and_then(|()| input.flush()));
         self.children.push(child);
-        told.transpose().map_err(|e| format!("cred-proxy cannot be told its configuration: {e}"))?;
+        told.transpose().map_err(|e| format!("{role} cannot be told its configuration: {e}"))?;
         until_logged(&name, r#""event":"ready""#)
     }
 
     fn agent(&mut self) -> Result<(), String> {
         let (internal, image) = (self.name("internal"), self.agent.clone());
         let address = self.internal.address(6).to_string();
-        let (one, two) = (self.internal.address(2), self.internal.address(3));
-        let (pipelock, proxy) = (format!("pipelock:{one}"), format!("cred-proxy:{two}"));
-        let options = [
-            "--network",
-            &internal,
-            "--ip",
-            &address,
-            "--add-host",
-            &pipelock,
-            "--add-host",
-            &proxy,
-            &image,
-            "sleep",
-            "600",
-        ];
+        let mut options = vec!["--network".to_owned(), internal, "--ip".to_owned(), address];
+        for (name, last) in
+            [("pipelock", 2), (proxy::NAME, 3), (git_gate::config::NAME, 4), (supervise::config::NAME, 5)]
+        {
+            options.extend(["--add-host".to_owned(), format!("{name}:{}", self.internal.address(last))]);
+        }
+        options.extend([image, "sleep".to_owned(), "600".to_owned()]);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let name = self.create("agent", &options)?;
         let bundle = self.files.path().join("ca-bundle.pem");
         docker(&["cp", &bundle.display().to_string(), &format!("{name}:/etc/bottle-ca.pem")])?;
@@ -255,6 +249,65 @@ impl Drop for Script {
             let _ = child.wait();
         }
     }
+}
+
+/// What the three sidecars that are told by standard input run, and what each is told.
+fn fed(internal: Subnet, inspected_ca: &str) -> serde_json::Result<BTreeMap<&'static str, Fed>> {
+    let images = launcher::images::references();
+    let proxy = Some(format!("http://route-pipelock:{}", pipelock_config::PORT));
+    let table = proxy::Config {
+        proxy: proxy.clone(),
+        routes: vec![proxy::Route {
+            path: "/api/".to_owned(),
+            upstream: format!("https://{ROUTED}"),
+            auth: Auth::Bearer,
+            secret: Some("/api/".to_owned()),
+            inspected: true,
+            allow: vec!["GET /v1/**".to_owned()],
+        }],
+        inspected_ca: Some(inspected_ca.to_owned()),
+        upstream_roots: public_roots_pem(),
+        ..proxy::Config::closed(SocketAddr::from((internal.address(3), proxy::PORT)))
+    };
+    let secrets = BTreeMap::from([("/api/".to_owned(), Secret::new(TOKEN.to_owned()))]);
+    let remotes = git_gate::config::Config {
+        listen: SocketAddr::from((internal.address(4), git_gate::config::PORT)),
+        remotes: vec![git_gate::config::Remote {
+            name: "app".to_owned(),
+            upstream: format!("https://{REMOTE}/team/app.git"),
+            credential: git_gate::config::Credential::Bearer { secret: "app".to_owned() },
+            host_key: None,
+            inspected: false,
+            push: git_gate::config::Push::default(),
+            exceptions: Vec::new(),
+        }],
+        proxy,
+        inspected_ca: Some(inspected_ca.to_owned()),
+        upstream_roots: public_roots_pem(),
+        known: vec!["known 0".to_owned()],
+        spool: SPOOL.into(),
+        limits: git_gate::limits::Limits::default(),
+    };
+    let credentials = ["app", "known 0"].map(|name| (name.to_owned(), git_gate::Secret::new(TOKEN.to_owned())));
+    let asks = supervise::config::Command::Configure {
+        config: supervise::config::Config {
+            listen: SocketAddr::from((internal.address(5), supervise::config::PORT)),
+            wait_seconds: 45,
+        },
+        current: Box::default(),
+        answers: Vec::new(),
+    };
+    let mut asks = serde_json::to_vec(&asks)?;
+    asks.push(b'\n');
+    let fed = |image, line| Fed { image, line };
+    Ok(BTreeMap::from([
+        (proxy::NAME, fed(images.cred_proxy, proxy::configure_line(&table, &secrets)?.to_vec())),
+        (
+            git_gate::config::NAME,
+            fed(images.git_gate, git_gate::config::configure_line(&remotes, &credentials.into())?.to_vec()),
+        ),
+        (supervise::config::NAME, fed(images.supervise, asks)),
+    ]))
 }
 
 /// Three free subnets, side by side.
