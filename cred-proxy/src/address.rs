@@ -3,6 +3,7 @@
 //! Stricter than a URL may be: no user information, no query, one spelling of everything.
 
 use crate::path::normalise;
+use bottle_sidecar::Authority;
 use http::HeaderValue;
 
 /// An upstream's address and the path below which its route lies.
@@ -36,15 +37,6 @@ pub enum Scheme {
     Https,
 }
 
-/// A host (name, IPv4, or IPv6 without brackets) and a port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Authority {
-    /// In lower case.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
 impl Upstream {
     /// Reads `https://host[:port][/base]`; `None` if it is anything else.
     pub fn parse(url: &str, inspected: bool) -> Option<Self> {
@@ -59,8 +51,7 @@ impl Upstream {
             return None;
         }
         let base = base.strip_suffix('/').unwrap_or(base);
-        let text = if authority.port == scheme.port() { authority.bracketed_host() } else { authority.to_string() };
-        let host_header = HeaderValue::from_str(&text).ok()?;
+        let host_header = HeaderValue::from_str(&authority.host_header(scheme.port())).ok()?;
         Some(Self { origin: OriginName { scheme, authority, inspected }, base: base.into(), host_header })
     }
 }
@@ -80,52 +71,6 @@ impl Scheme {
             Self::Http => "http",
             Self::Https => "https",
         }
-    }
-}
-
-impl Authority {
-    /// `host`, `host:port`, `[v6]` or `[v6]:port`; no user information.
-    pub fn parse(text: &str, default_port: u16) -> Option<Self> {
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']')?;
-                host.parse::<std::net::Ipv6Addr>().ok()?;
-                (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
-            }
-            None => match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            },
-        };
-        let is_v6 = text.starts_with('[');
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        if host.is_empty() || host.len() > 253 || !(is_v6 || host.bytes().all(is_name)) {
-            return None;
-        }
-        let port = match port {
-            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                port.parse().ok().filter(|port| *port != 0)?
-            }
-            Some(_) => return None,
-            None => default_port,
-        };
-        Some(Self { host: host.to_ascii_lowercase(), port })
-    }
-
-    /// The proxy of `http://host[:port]`.
-    pub fn of_proxy(url: &str) -> Option<Self> {
-        let authority = url.strip_prefix("http://")?;
-        Self::parse(authority.strip_suffix('/').unwrap_or(authority), 80)
-    }
-
-    fn bracketed_host(&self) -> String {
-        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
-    }
-}
-
-impl std::fmt::Display for Authority {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.bracketed_host(), self.port)
     }
 }
 

@@ -274,7 +274,7 @@ impl Body for Reply {
                 let frame = match frame {
                     Ok(frame) => frame,
                     Err(error) => {
-                        stream.entry.failed(|| crate::log::chain(&error));
+                        stream.entry.failed(|| bottle_sidecar::chain(&error));
                         // The library would drop what it has not written yet, be it the head: a turn for that first.
                         stream.broken = Some(error);
                         cx.waker().wake_by_ref();

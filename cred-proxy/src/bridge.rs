@@ -4,8 +4,9 @@
 
 use crate::cut::Cut;
 use crate::frames::{FrameError, Frames};
-use crate::log::{Entry, chain};
+use crate::log::Entry;
 use crate::mask::Forms;
+use bottle_sidecar::chain;
 use bytes::{Bytes, BytesMut};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;

@@ -49,9 +49,6 @@ pub const REJECTED_EVERY: Duration = Duration::from_secs(10);
 /// How long a request waits for the answer to [`Event::Rejected`]; then the 401 is passed on.
 pub const REFRESH_WITHIN: Duration = Duration::from_secs(20);
 
-/// The longest line of standard input; a longer one is refused whole.
-pub const LINE_BYTES_MAX: usize = 4 << 20;
-
 /// The line that makes the sidecar take `config`, newline included: the one place that writes secrets out.
 pub fn configure_line(config: &Config, secrets: &BTreeMap<String, Secret>) -> serde_json::Result<Zeroizing<Vec<u8>>> {
     #[derive(Serialize)]

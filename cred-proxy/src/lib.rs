@@ -63,7 +63,6 @@ pub mod refresh;
 pub mod refuse;
 #[cfg(feature = "server")]
 pub mod reply;
-mod secret;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
@@ -75,8 +74,6 @@ pub mod standalone;
 #[cfg(feature = "server")]
 pub mod table;
 #[cfg(feature = "server")]
-pub mod tunnel;
-#[cfg(feature = "server")]
 pub mod upload;
 #[cfg(feature = "server")]
 pub mod upstream;
@@ -87,6 +84,6 @@ pub mod workers;
 #[cfg(feature = "server")]
 pub mod writing;
 
+pub use bottle_sidecar::Secret;
 #[cfg(feature = "server")]
 pub use cli::main;
-pub use secret::Secret;

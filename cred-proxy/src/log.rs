@@ -209,22 +209,6 @@ impl Drop for Entry {
     }
 }
 
-/// An error and its sources as one sentence.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut sentence = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        // Some libraries repeat their source in their own text.
-        if !sentence.ends_with(&text) {
-            sentence.push_str(": ");
-            sentence.push_str(&text);
-        }
-        source = error.source();
-    }
-    sentence
-}
-
 fn write_lines(mut out: impl Write, queue: &Queue) -> std::io::Result<()> {
     let mut lines = Vec::new();
     loop {

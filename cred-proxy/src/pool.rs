@@ -3,15 +3,15 @@
 //!
 //! A request is sent twice only when it is sure that nobody has acted on the first.
 
-use crate::address::{Authority, OriginName, Scheme};
+use crate::address::{OriginName, Scheme};
 use crate::gathered::Gathered;
 use crate::leg::{Leg, LegError, Wire};
 use crate::limits::Limits;
 use crate::reading::{Rest, Start};
 use crate::shared::{Share, Shared};
-use crate::tunnel;
 use crate::upload::{Progress, Upload};
 use crate::upstream::Failure;
+use bottle_sidecar::{Authority, tunnel};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};

@@ -1,11 +1,12 @@
 //! The head of a reply on its way to the agent: what concerns one hop and what would make the agent a holder of state at
 //! the upstream is dropped, what points back at the upstream points at the route, the credential is masked. PURE.
 
-use crate::address::{Authority, Upstream};
+use crate::address::Upstream;
 use crate::decode::Coding;
 use crate::inject::{is_hop_by_hop, named_by_connection};
 use crate::refuse::Refusal;
 use crate::table::Route;
+use bottle_sidecar::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 /// Does not pass: sessions, and invitations to come by another way.

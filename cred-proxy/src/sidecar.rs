@@ -3,9 +3,10 @@
 use crate::Secret;
 use crate::config::{Config, Event};
 use crate::live::Live;
-use crate::log::{Log, chain};
+use crate::log::Log;
 use crate::server::Server;
 use crate::workers::Workers;
+use bottle_sidecar::chain;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -7,8 +7,9 @@
 use crate::config::Event;
 use crate::deployment::{Deployment, DeploymentError};
 use crate::live::Live;
-use crate::log::{Log, chain};
+use crate::log::Log;
 use crate::sidecar::{Setback, Sidecar};
+use bottle_sidecar::chain;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -4,13 +4,14 @@
 //! which route is at fault. No reason ever has a secret in it.
 
 use crate::Secret;
-use crate::address::{Authority, Upstream, without_userinfo};
+use crate::address::{Upstream, without_userinfo};
 use crate::allow::{Allow, AllowError};
 use crate::config::{Auth, Config};
 use crate::mask::{Forms, MaskError};
 use crate::path::normalise;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bottle_sidecar::Authority;
 use http::{HeaderName, HeaderValue};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -270,7 +271,7 @@ mod tests {
 
     fn reason(config: &Config, secret: &str) -> String {
         let error = Table::parse(config, &secrets(secret)).expect_err("it should have been refused");
-        crate::log::chain(&error)
+        bottle_sidecar::chain(&error)
     }
 
     #[test]

@@ -2,14 +2,15 @@
 //!
 //! A certificate is always checked, against the roots that the route calls for and the upstream's own name.
 
-use crate::address::{Authority, OriginName, Scheme};
+use crate::address::{OriginName, Scheme};
 use crate::config::Config;
 use crate::leg::LegError;
 use crate::limits::Limits;
 use crate::pool::{Origin, Tls};
 use crate::refuse::Refusal;
 use crate::table::Table;
-use crate::tunnel::TunnelError;
+use bottle_sidecar::Authority;
+use bottle_sidecar::tunnel::TunnelError;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};

@@ -2,6 +2,8 @@
 //!
 //! Stricter than a URL may be: no password, no query, no percent sign, one spelling of everything.
 
+use bottle_sidecar::Authority;
+
 /// An upstream's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upstream {
@@ -23,15 +25,6 @@ pub enum Upstream {
         /// With its `/` in front, without one at the end.
         path: String,
     },
-}
-
-/// A host (name, IPv4, or IPv6 without brackets) and a port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Authority {
-    /// In lower case.
-    pub host: String,
-    /// The port.
-    pub port: u16,
 }
 
 impl Upstream {
@@ -69,57 +62,6 @@ impl Upstream {
         match self {
             Self::Ssh { authority, .. } | Self::Http { authority, .. } => authority,
         }
-    }
-}
-
-impl Authority {
-    /// `host`, `host:port`, `[v6]` or `[v6]:port`; no user information.
-    pub fn parse(text: &str, default_port: u16) -> Option<Self> {
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']')?;
-                host.parse::<std::net::Ipv6Addr>().ok()?;
-                (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
-            }
-            None => match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            },
-        };
-        let is_v6 = text.starts_with('[');
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        if host.is_empty() || host.len() > 253 || host.starts_with('-') || !(is_v6 || host.bytes().all(is_name)) {
-            return None;
-        }
-        let port = match port {
-            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                port.parse().ok().filter(|port| *port != 0)?
-            }
-            Some(_) => return None,
-            None => default_port,
-        };
-        Some(Self { host: host.to_ascii_lowercase(), port })
-    }
-
-    /// The proxy of `http://host[:port]`.
-    pub fn of_proxy(url: &str) -> Option<Self> {
-        let authority = url.strip_prefix("http://")?;
-        Self::parse(authority.strip_suffix('/').unwrap_or(authority), 80)
-    }
-
-    /// As it stands in a Host header: without the port where it is the scheme's own.
-    pub fn host_header(&self, tls: bool) -> String {
-        if self.port == if tls { 443 } else { 80 } { self.bracketed_host() } else { self.to_string() }
-    }
-
-    fn bracketed_host(&self) -> String {
-        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
-    }
-}
-
-impl std::fmt::Display for Authority {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.bracketed_host(), self.port)
     }
 }
 

@@ -2,11 +2,11 @@
 //! in TOML, with a table `secrets` that says where each one is: in a file, or in an environment variable.
 
 use crate::Secret;
-use crate::audit::chain;
 use crate::config::Config;
 use crate::table::Table;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bottle_sidecar::chain;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

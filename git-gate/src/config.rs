@@ -53,9 +53,6 @@ pub enum Command {
     },
 }
 
-/// The longest line of standard input; a longer one is refused whole.
-pub const LINE_BYTES_MAX: usize = 4 << 20;
-
 /// The line that makes the sidecar take `config`, newline included: the one place that writes secrets out.
 pub fn configure_line(config: &Config, secrets: &BTreeMap<String, Secret>) -> serde_json::Result<Zeroizing<Vec<u8>>> {
     let secrets = secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())).collect();

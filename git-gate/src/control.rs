@@ -1,16 +1,16 @@
 //! The sidecar's life: commands on standard input, events on standard output, an end when the input ends. Deployed alone, a
 //! file stands in for the commands, and signals for the end.
-//!
-//! A command that cannot be read is refused without a word of its content, which may be a secret.
 
 use crate::Secret;
-use crate::audit::{Log, chain};
-use crate::config::{Command, Config, Event, LINE_BYTES_MAX};
+use crate::audit::Log;
+use crate::config::{Command, Config, Event};
 use crate::gate::Gate;
 use crate::scan::Fingerprint;
 use crate::table::Table;
+use bottle_sidecar::chain;
+use bottle_sidecar::commands::{self, Said};
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Read as _};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +19,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use zeroize::Zeroize as _;
 
 /// How long the last lines may take to be written when the process ends.
 const LAST_LINES_WITHIN: Duration = Duration::from_millis(100);
@@ -27,9 +26,7 @@ const LAST_LINES_WITHIN: Duration = Duration::from_millis(100);
 /// What the loop in [`run`] hears.
 #[derive(Debug)]
 enum Heard {
-    Command(Command),
-    Unreadable(String),
-    InputEnded,
+    Said(Said<Command>),
     OutputClosed,
 }
 
@@ -44,14 +41,12 @@ pub async fn run(file: Option<PathBuf>) -> io::Result<ExitCode> {
     match &file {
         None => {
             let tell = tell.clone();
-            // A thread, since a read of standard input cannot be given up: it ends with the process.
-            std::thread::Builder::new().name("input".into()).spawn(move || read_commands(io::stdin().lock(), &tell))?;
+            commands::start(move |said| tell.blocking_send(Heard::Said(said)).is_ok())?;
         }
         Some(path) => {
             let first = match from_file(path) {
-                Heard::Command(command) => sidecar.obey(command).await,
-                Heard::Unreadable(reason) => Err(Setback::Refused(reason)),
-                Heard::InputEnded | Heard::OutputClosed => return Ok(ExitCode::FAILURE),
+                Ok(command) => sidecar.obey(command).await,
+                Err(reason) => Err(Setback::Refused(reason)),
             };
             // Nobody would send it another one.
             let (event, code) = match first {
@@ -71,17 +66,17 @@ pub async fn run(file: Option<PathBuf>) -> io::Result<ExitCode> {
     let mut hangup = signal(SignalKind::hangup())?;
     let code = loop {
         let heard = tokio::select! {
-            heard = heard.recv() => heard.unwrap_or(Heard::InputEnded),
-            _ = terminate.recv() => Heard::InputEnded,
-            _ = interrupt.recv() => Heard::InputEnded,
+            heard = heard.recv() => heard.unwrap_or(Heard::Said(Said::Ended)),
+            _ = terminate.recv() => Heard::Said(Said::Ended),
+            _ = interrupt.recv() => Heard::Said(Said::Ended),
             _ = hangup.recv() => match &file {
-                Some(path) => from_file(path),
+                Some(path) => Heard::Said(from_file(path).map_or_else(Said::Unreadable, Said::Command)),
                 // Its launcher has the word.
                 None => continue,
             },
         };
         match heard {
-            Heard::Command(command) => match sidecar.obey(command).await {
+            Heard::Said(Said::Command(command)) => match sidecar.obey(command).await {
                 Ok(event) => log.event(event),
                 Err(Setback::Refused(reason)) => log.event(Event::Refused { reason }),
                 Err(Setback::CannotListen(reason)) => {
@@ -89,8 +84,8 @@ pub async fn run(file: Option<PathBuf>) -> io::Result<ExitCode> {
                     break ExitCode::FAILURE;
                 }
             },
-            Heard::Unreadable(reason) => log.event(Event::Refused { reason }),
-            Heard::InputEnded => break ExitCode::SUCCESS,
+            Heard::Said(Said::Unreadable(reason)) => log.event(Event::Refused { reason }),
+            Heard::Said(Said::Ended) => break ExitCode::SUCCESS,
             Heard::OutputClosed => break ExitCode::FAILURE,
         }
     };
@@ -99,11 +94,9 @@ pub async fn run(file: Option<PathBuf>) -> io::Result<ExitCode> {
 }
 
 /// The file as the command that it stands in for.
-fn from_file(path: &Path) -> Heard {
-    match crate::alone::read(path) {
-        Ok((config, secrets)) => Heard::Command(Command::Configure { config: Box::new(config), secrets }),
-        Err(error) => Heard::Unreadable(chain(&error)),
-    }
+fn from_file(path: &Path) -> Result<Command, String> {
+    let (config, secrets) = crate::alone::read(path).map_err(|error| chain(&error))?;
+    Ok(Command::Configure { config: Box::new(config), secrets })
 }
 
 struct Sidecar {
@@ -164,115 +157,5 @@ impl Sidecar {
         tokio::spawn(gate.clone().serve(listener));
         self.running = Some((config.listen, gate));
         Ok(Event::Ready)
-    }
-}
-
-/// Reads until the end of input, an error, or nobody listening.
-fn read_commands(mut input: impl BufRead, tell: &mpsc::Sender<Heard>) {
-    let mut line = Vec::new();
-    loop {
-        // One byte more than a line may have tells a long one from one that just fits.
-        let read = input.by_ref().take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line);
-        let heard = match read {
-            Ok(0) | Err(_) => Heard::InputEnded,
-            Ok(_) if line.last() != Some(&b'\n') && line.len() > LINE_BYTES_MAX => {
-                if skip_line(&mut input) {
-                    Heard::Unreadable(format!("the line is longer than {LINE_BYTES_MAX} bytes"))
-                } else {
-                    Heard::InputEnded
-                }
-            }
-            Ok(_) => understand(&line),
-        };
-        line.zeroize();
-        let is_end = matches!(heard, Heard::InputEnded);
-        if tell.blocking_send(heard).is_err() || is_end {
-            return;
-        }
-    }
-}
-
-/// Skips the rest of a line; `false` at the end of input.
-fn skip_line(input: &mut impl BufRead) -> bool {
-    loop {
-        let Ok(bytes) = input.fill_buf() else { return false };
-        let (skip, found) = match bytes.iter().position(|byte| *byte == b'\n') {
-            Some(at) => (at + 1, true),
-            None => (bytes.len(), false),
-        };
-        if skip == 0 {
-            return false;
-        }
-        input.consume(skip);
-        if found {
-            return true;
-        }
-    }
-}
-
-fn understand(line: &[u8]) -> Heard {
-    match serde_json::from_slice(line) {
-        Ok(command) => Heard::Command(command),
-        // The library's own words may quote the line.
-        Err(error) => Heard::Unreadable(format!(
-            "the line is no command: {:?} error at column {}",
-            error.classify(),
-            error.column()
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn heard(input: &[u8]) -> Vec<String> {
-        let (tell, mut heard) = mpsc::channel(16);
-        read_commands(input, &tell);
-        drop(tell);
-        std::iter::from_fn(|| heard.blocking_recv()).map(|heard| format!("{heard:?}")).collect()
-    }
-
-    const GOOD: &str = r#"{"command":"configure","config":{"listen":"127.0.0.1:1","remotes":[],"spool":"/s"},"secrets":{"k":"s3cret"}}"#;
-
-    #[test]
-    fn commands_are_read_line_by_line_and_never_shown() {
-        let bad = GOOD.replace(r#"{"k":"s3cret"}"#, r#""s3cret""#);
-        let unknown = r#"{"command":"s3cret"}"#;
-        let field = GOOD.replace("\"remotes\"", "\"s3cret\":1,\"remotes\"");
-        let allow = r#"{"command":"allow-finding","fingerprint":"00","remote":"app","once":true}"#;
-        let revoke = r#"{"command":"revoke-finding","fingerprint":"00","remote":"app"}"#;
-        let input = format!("{GOOD}\n{bad}\n{unknown}\n{field}\nnot json s3cret\n{allow}\n{revoke}\n{GOOD}\n");
-        let heard = heard(input.as_bytes());
-        let kinds: Vec<&str> = heard.iter().map(|heard| heard.split([' ', '(']).next().unwrap()).collect();
-        assert_eq!(
-            kinds,
-            [
-                "Command",
-                "Unreadable",
-                "Unreadable",
-                "Unreadable",
-                "Unreadable",
-                "Command",
-                "Command",
-                "Command",
-                "InputEnded"
-            ]
-        );
-        assert!(heard.iter().all(|heard| !heard.contains("s3cret")), "{heard:?}");
-    }
-
-    #[test]
-    fn a_long_line_is_refused_and_the_next_one_read() {
-        let padded = |length: usize| format!("{GOOD}{}", " ".repeat(length - GOOD.len()));
-        for (line, wanted) in [
-            (padded(LINE_BYTES_MAX), "Command"),
-            (padded(LINE_BYTES_MAX + 1), "Unreadable"),
-            (padded(2 * LINE_BYTES_MAX), "Unreadable"),
-        ] {
-            let heard = heard(format!("{line}\n{GOOD}\n").as_bytes());
-            assert!(heard[0].starts_with(wanted), "{}: {}", line.len(), &heard[0][..40]);
-            assert!(heard[1].starts_with("Command") && heard[2] == "InputEnded");
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! configuration under which it began.
 
 use crate::agent::Agent;
-use crate::audit::{Entry, Log, chain};
+use crate::audit::{Entry, Log};
 use crate::config::{Outcome, Service};
 use crate::exceptions::Exceptions;
 use crate::limits::seconds;
@@ -15,6 +15,7 @@ use crate::table::{Remote, Table};
 use crate::turns::{Turn, Turns};
 use crate::upstream::Session;
 use crate::{fetch, push};
+use bottle_sidecar::chain;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};

@@ -190,7 +190,7 @@ impl<'a> Lookups<'a> {
         let format = self.format;
         let bytes_left = self.bytes_left;
         let Some(line) = self.line.as_mut() else { return Err(Unanswered::Unsupported) };
-        let failed = |error: &dyn std::error::Error| Unanswered::Failed(crate::audit::chain(error));
+        let failed = |error: &dyn std::error::Error| Unanswered::Failed(bottle_sidecar::chain(error));
         line.exchange(Upload::from(question.request(filters, format))).await.map_err(|error| failed(&error))?;
         let mut packets = Packets::new(bytes_left.saturating_add(64 << 10), seconds(self.limits.lookup_seconds));
         let mut bytes = Vec::new();
@@ -219,7 +219,7 @@ impl<'a> Lookups<'a> {
     }
 
     async fn open(&mut self) -> Result<(), Unanswered> {
-        let failed = |error: &dyn std::error::Error| Unanswered::Failed(crate::audit::chain(error));
+        let failed = |error: &dyn std::error::Error| Unanswered::Failed(bottle_sidecar::chain(error));
         let opened = self.session.open(Service::Fetch, Version::V2).await;
         let mut line = opened.map_err(|error| failed(&error))?;
         let mut packets = Packets::new(1 << 20, seconds(self.limits.lookup_seconds));
@@ -303,7 +303,7 @@ fn parse(
     limits: &Limits,
     cap: u64,
 ) -> Result<HashMap<ObjectId, Known>, Unanswered> {
-    let failed = |error: &dyn std::error::Error| Unanswered::Failed(crate::audit::chain(error));
+    let failed = |error: &dyn std::error::Error| Unanswered::Failed(bottle_sidecar::chain(error));
     let spool = Spool::create(spool, budget).map_err(|error| failed(&error))?;
     // What an upstream sends is held in memory, so it may not be much more when it is unpacked.
     let mut pack_limits = pack_limits(limits, cap);

@@ -13,7 +13,6 @@ pub mod address;
 pub mod config;
 pub mod limits;
 pub mod policy;
-mod secret;
 
 #[cfg(feature = "server")]
 pub mod advert;
@@ -60,7 +59,7 @@ pub mod turns;
 #[cfg(feature = "server")]
 pub mod upstream;
 
+pub use bottle_sidecar::Secret;
 #[cfg(feature = "server")]
 pub use cli::main;
 pub use config::{NAME, PORT};
-pub use secret::Secret;

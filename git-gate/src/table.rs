@@ -4,7 +4,7 @@
 //! which remote is at fault. No reason ever has a secret in it.
 
 use crate::Secret;
-use crate::address::{self, Authority};
+use crate::address;
 use crate::config::{Config, Credential, KNOWN_BYTES_MIN};
 use crate::limits::Limits;
 use crate::policy::{Policy, PolicyError};
@@ -14,6 +14,7 @@ use crate::upstream::https::{Https, SetupError, tls};
 use crate::upstream::ssh::{KeyError, Place, Ssh};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bottle_sidecar::Authority;
 use http::HeaderValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -287,7 +288,7 @@ mod tests {
             ("short".to_owned(), Secret::new("s3cret".into())),
         ]);
         let error = Table::parse(config, &secrets).map(drop).expect_err("it is refused");
-        let text = crate::audit::chain(&error);
+        let text = bottle_sidecar::chain(&error);
         assert!(!text.contains("s3cret"), "{text}");
         text
     }

@@ -5,11 +5,10 @@
 
 pub mod https;
 pub mod ssh;
-mod tunnel;
 
-use crate::address::Authority;
 use crate::config::Service;
 use crate::request::Version;
+use bottle_sidecar::Authority;
 use bytes::{Buf as _, Bytes};
 use futures_util::future::BoxFuture;
 use std::io;
@@ -20,7 +19,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
-pub use tunnel::TunnelError;
+pub use bottle_sidecar::tunnel::TunnelError;
 
 /// Chunks that wait between a connection and whoever reads it.
 const CHUNKS_WAITING: usize = 16;

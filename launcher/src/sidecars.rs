@@ -231,9 +231,9 @@ fn sources(package: &str) -> &'static [&'static str] {
         ],
         "bottle-images" => &["images/src"],
         // The rules of the scan are built in.
-        "git-gate" => &["git-gate/src", "git-gate/rules"],
-        "supervise" => &["supervise/src"],
-        _ => &["cred-proxy/src"],
+        "git-gate" => &["git-gate/src", "git-gate/rules", "images/bottle-sidecar/src"],
+        "supervise" => &["supervise/src", "images/bottle-sidecar/src"],
+        _ => &["cred-proxy/src", "images/bottle-sidecar/src"],
     }
 }
 

@@ -21,9 +21,6 @@ pub const PATH: &str = "/mcp";
 /// The folder in the agent's container that says the same as the resources; the launcher keeps it true.
 pub const FOLDER: &str = "/.bottle/current-config";
 
-/// The longest line of standard input; a longer one is refused whole.
-pub const LINE_BYTES_MAX: usize = 4 << 20;
-
 /// One line of standard input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]

@@ -27,6 +27,6 @@ fuzz_target!(|data: &[u8]| {
     let secrets: BTreeMap<String, Secret> = names.map(|name| (name, Secret::new(SECRET.to_owned()))).collect();
     match Live::new(&config, &secrets) {
         Ok(live) => assert!(!format!("{:?}", live.table).contains(PART)),
-        Err(error) => assert!(!cred_proxy::log::chain(&error).contains(PART)),
+        Err(error) => assert!(!bottle_sidecar::chain(&error).contains(PART)),
     }
 });

@@ -125,7 +125,7 @@ impl Push<'_> {
     }
 
     pub(super) async fn not_received(&mut self, asked: &Asked, error: ReceiveError) -> Result<(), Stop> {
-        let why = crate::audit::chain(&error);
+        let why = bottle_sidecar::chain(&error);
         match error {
             ReceiveError::Gone | ReceiveError::Pack(PackError::Truncated { .. }) => {
                 self.entry.because(&why);
@@ -172,7 +172,7 @@ impl Push<'_> {
             }
             Forwarded::Not(stop) => {
                 self.entry.ended(Outcome::Failed);
-                self.entry.because(&crate::audit::chain(&stop));
+                self.entry.because(&bottle_sidecar::chain(&stop));
                 let sentence = stop.sentence().unwrap_or_else(|| "upstream failed".into());
                 let text = format!("git-gate: the push was not forwarded: {sentence}\n");
                 let reason = "upstream unreachable";

@@ -171,7 +171,7 @@ impl Relay<'_> {
                 sent = &mut sending => return sent.map_err(|failure| match failure {
                     // HTTP's word for a request that was not acted upon.
                     Failure::Status { status: 400..=499, .. } => Forwarded::Not(failure.into()),
-                    failure => Forwarded::Unknown(crate::audit::chain(&failure)),
+                    failure => Forwarded::Unknown(bottle_sidecar::chain(&failure)),
                 }),
                 _ = quiet.tick() => {
                     self.keep_alive().await;

@@ -1,11 +1,11 @@
 //! Upstreams over https: git's smart HTTP protocol (gitprotocol-http(5)) with bearer or basic credentials, straight or
 //! through the CONNECT proxy. The certificate is always checked; a redirect is never followed.
 
-use super::{Ending, Failure, Inbound, Line, Outbound, Session, Upload, Upstream, tunnel};
-use crate::address::Authority;
+use super::{Ending, Failure, Inbound, Line, Outbound, Session, Upload, Upstream};
 use crate::config::Service;
 use crate::limits::{Limits, seconds};
 use crate::request::Version;
+use bottle_sidecar::{Authority, tunnel};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -181,7 +181,8 @@ impl Https {
         // A path that was checked when it was configured, with a query of our own.
         *request.uri_mut() = target.parse().unwrap_or_default();
         let headers = request.headers_mut();
-        if let Ok(host) = HeaderValue::from_str(&self.authority.host_header(self.tls.is_some())) {
+        if let Ok(host) = HeaderValue::from_str(&self.authority.host_header(if self.tls.is_some() { 443 } else { 80 }))
+        {
             headers.insert(header::HOST, host);
         }
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));

@@ -4,12 +4,12 @@
 mod pins;
 
 use self::pins::{Guard, accepted_types, parse_pins};
-use super::{Failure, Inbound, Line, Outbound, Session, Upload, Upstream, tunnel};
+use super::{Failure, Inbound, Line, Outbound, Session, Upload, Upstream};
 use crate::Secret;
-use crate::address::Authority;
 use crate::config::Service;
 use crate::limits::{Limits, seconds};
 use crate::request::Version;
+use bottle_sidecar::{Authority, tunnel};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use russh::client::{self, Handle, Msg};

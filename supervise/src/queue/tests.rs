@@ -260,7 +260,7 @@ fn answers_fit_into_a_line_whatever_was_asked() {
     }
     let answers = queue.answers();
     assert_eq!((answers.len(), answers[0].id.as_str(), answers[127].id.as_str()), (128, "p73", "p200"));
-    assert!(serde_json::to_vec(&answers).unwrap().len() < crate::config::LINE_BYTES_MAX / 2);
+    assert!(serde_json::to_vec(&answers).unwrap().len() < bottle_sidecar::LINE_BYTES_MAX / 2);
 }
 
 #[test]

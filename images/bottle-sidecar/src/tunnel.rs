@@ -2,13 +2,16 @@
 //!
 //! It never sends a byte of a request: what it hands back is a stream on which nobody has spoken yet.
 
-use crate::address::Authority;
+use crate::Authority;
 use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// The longest head of the proxy's answer.
 const ANSWER_BYTES_MAX: usize = 8 << 10;
+
+/// How much of a refusal's text is kept for the log.
+const TEXT_BYTES_MAX: usize = 200;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -23,15 +26,22 @@ pub enum TunnelError {
     #[error("the proxy's answer to CONNECT {0} is not one")]
     NotAnAnswer(Authority),
     /// The proxy said no.
-    #[error("the proxy answered CONNECT {0} with {1}")]
-    Refused(Authority, u16),
+    #[error("the proxy answered CONNECT {target} with {status} ({text})")]
+    Refused {
+        /// What was asked for.
+        target: Authority,
+        /// Its status.
+        status: u16,
+        /// The first line of its text, printable characters alone.
+        text: String,
+    },
 }
 
 /// A connection straight to `target`.
 pub async fn straight(target: &Authority) -> Result<TcpStream, TunnelError> {
     let connected = TcpStream::connect((target.host.as_str(), target.port)).await;
     let stream = connected.map_err(|error| TunnelError::Connect(target.clone(), error))?;
-    // Without it small packets wait for the other side's acknowledgement; where it cannot be set they are only slower.
+    // Without it small events wait for the other side's acknowledgement; where it cannot be set they are only slower.
     let _ = stream.set_nodelay(true);
     Ok(stream)
 }
@@ -43,17 +53,25 @@ pub async fn through(proxy: &Authority, target: &Authority) -> Result<TcpStream,
     let ask = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
     stream.write_all(ask.as_bytes()).await.map_err(broken)?;
     let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
+    let head_bytes = loop {
+        if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
         if answer.len() > ANSWER_BYTES_MAX {
             return Err(TunnelError::NotAnAnswer(target.clone()));
         }
-        // Byte by byte, so that nothing behind the head is taken from whoever speaks next.
-        answer.push(stream.read_u8().await.map_err(broken)?);
-    }
-    match status_of(&answer) {
-        Some(200..=299) => Ok(stream),
-        Some(status) => Err(TunnelError::Refused(target.clone(), status)),
-        None => Err(TunnelError::NotAnAnswer(target.clone())),
+        if stream.read_buf(&mut answer).await.map_err(broken)? == 0 {
+            return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+    };
+    let status = status_of(&answer).ok_or_else(|| TunnelError::NotAnAnswer(target.clone()))?;
+    match status {
+        200..=299 if answer.len() == head_bytes => Ok(stream),
+        200..=299 => Err(TunnelError::NotAnAnswer(target.clone())),
+        _ => {
+            let text = first_line(&mut stream, answer.split_off(head_bytes)).await;
+            Err(TunnelError::Refused { target: target.clone(), status, text })
+        }
     }
 }
 
@@ -61,6 +79,19 @@ fn status_of(answer: &[u8]) -> Option<u16> {
     let rest = answer.strip_prefix(b"HTTP/1.1 ").or_else(|| answer.strip_prefix(b"HTTP/1.0 "))?;
     let digits = rest.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
     matches!(rest.get(3), Some(b' ' | b'\r')).then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
+}
+
+/// What the proxy says about its refusal, as far as it says it; a broken connection ends it.
+async fn first_line(stream: &mut TcpStream, mut text: Vec<u8>) -> String {
+    while text.len() < TEXT_BYTES_MAX && !text.contains(&b'\n') {
+        match stream.read_buf(&mut text).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let printable = line.iter().filter(|byte| matches!(byte, b' '..=b'~')).take(TEXT_BYTES_MAX);
+    printable.map(|byte| char::from(*byte)).collect()
 }
 
 #[cfg(test)]
@@ -72,8 +103,11 @@ mod tests {
         for (answer, wanted) in [
             ("HTTP/1.1 200 Connection Established\r\n\r\n", Some(200)),
             ("HTTP/1.0 403 Forbidden\r\n\r\n", Some(403)),
+            ("HTTP/1.1 200\r\n\r\n", Some(200)),
             ("HTTP/1.1 2000 x\r\n\r\n", None),
+            ("HTTP/1.1 20\r\n\r\n", None),
             ("HTTP/1.1 +20 x\r\n\r\n", None),
+            ("HTTP/2 200 x\r\n\r\n", None),
             ("SSH-2.0-x\r\n\r\n", None),
         ] {
             assert_eq!(status_of(answer.as_bytes()), wanted, "{answer:?}");
