@@ -31,7 +31,7 @@ Exit status: 0 as wanted, 1 it cannot run or is not healthy, 2 the command line 
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();
     if words.next_if(|word| word == "scan").is_some() {
-        return crate::scan::command::main(words.collect());
+        return crate::scan::command::main(words);
     }
     let program = Program {
         name: NAME,

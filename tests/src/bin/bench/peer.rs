@@ -288,7 +288,7 @@ fn fed(internal: Subnet, inspected_ca: &str) -> serde_json::Result<BTreeMap<&'st
         spool: SPOOL.into(),
         limits: git_gate::limits::Limits::default(),
     };
-    let credentials = ["app", "known 0"].map(|name| (name.to_owned(), git_gate::Secret::new(TOKEN.to_owned())));
+    let credentials = ["app", "known 0"].map(|name| (name.to_owned(), Secret::new(TOKEN.to_owned())));
     let asks = supervise::config::Command::Configure {
         config: supervise::config::Config {
             listen: SocketAddr::from((internal.address(5), supervise::config::PORT)),
