@@ -8,7 +8,8 @@ use crate::log::Entry;
 use crate::mask::Mask;
 use crate::pool::Lease;
 use crate::reply::reply_trailers;
-use crate::table::Route;
+use crate::seat::Taken;
+
 use crate::upload::Progress;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -47,16 +48,20 @@ pub enum BodyError {
 #[derive(Debug)]
 pub enum Reply {
     /// A refusal's sentence.
-    Fixed {
-        /// What is still to be sent.
-        text: Option<Bytes>,
-        /// The request's log entry.
-        entry: Entry,
-    },
+    Fixed(Box<Fixed>),
     /// The upstream's.
     Stream(Box<Stream>),
     /// None: another protocol follows.
     Upgraded,
+}
+
+/// A refusal's sentence.
+#[derive(Debug)]
+pub struct Fixed {
+    /// What is still to be sent.
+    pub text: Option<Bytes>,
+    /// The request's log entry.
+    pub entry: Entry,
 }
 
 impl Reply {
@@ -75,7 +80,7 @@ impl Reply {
 pub struct Stream {
     /// Over HTTP/1.1 there is none: the lease has it.
     body: Option<Incoming>,
-    route: Arc<Route>,
+    route: Arc<Taken>,
     decoder: Option<Decoder>,
     mask: Option<Mask>,
     silence: Silence,
@@ -95,7 +100,7 @@ pub struct Stream {
 #[derive(Debug)]
 pub struct Exchange {
     /// Its route.
-    pub route: Arc<Route>,
+    pub route: Arc<Taken>,
     /// The coding to be undone.
     pub coding: Option<Coding>,
     /// The connection that it comes on.
@@ -246,9 +251,10 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.route.keep(std::mem::replace(&mut self.cut, Cut::never()));
         let whole = self.ended || self.is_whole();
         if whole && self.sent.is_whole() {
-            self.lease.take().into_iter().for_each(Lease::give_back);
+            self.lease.take().into_iter().for_each(|lease| self.route.origin().take_back(lease));
         } else if !whole {
             self.entry.failed(|| "the agent went away".into());
         }
@@ -261,8 +267,8 @@ impl Body for Reply {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Self::Fixed { text, entry } => Poll::Ready(text.take().map(|text| {
-                entry.sent(text.len());
+            Self::Fixed(fixed) => Poll::Ready(fixed.text.take().map(|text| {
+                fixed.entry.sent(text.len());
                 Ok(Frame::data(text))
             })),
             Self::Upgraded => Poll::Ready(None),
@@ -289,7 +295,7 @@ impl Body for Reply {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Fixed { text, .. } => text.is_none(),
+            Self::Fixed(fixed) => fixed.text.is_none(),
             Self::Upgraded => true,
             Self::Stream(stream) => {
                 let holds = stream.mask.as_ref().is_some_and(|mask| mask.held_bytes() > 0);
@@ -301,7 +307,7 @@ impl Body for Reply {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Fixed { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Fixed(fixed) => SizeHint::with_exact(fixed.text.as_ref().map_or(0, Bytes::len) as u64),
             Self::Upgraded => SizeHint::with_exact(0),
             Self::Stream(stream) => {
                 let first = stream.first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref());

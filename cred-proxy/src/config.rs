@@ -236,3 +236,19 @@ pub enum Event {
         reason: Option<String>,
     },
 }
+
+/// [`Event::Request`] as it is written, of what the sidecar has: there is one for each request.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "request")]
+#[allow(missing_docs, reason = "they are the event's")]
+pub struct RequestLine<'a> {
+    pub route: &'a str,
+    pub method: &'a str,
+    pub path: &'a str,
+    pub status: u16,
+    pub bytes: u64,
+    pub ms: u64,
+    pub credential: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+}

@@ -12,8 +12,8 @@ pub struct Knife(Arc<Told>);
 #[derive(Debug)]
 pub struct Cut {
     told: Option<Arc<Told>>,
-    /// Where its waker is.
-    place: Option<usize>,
+    /// Where its waker is, and which one.
+    left: Option<(usize, Waker)>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ struct Waiting {
 impl Knife {
     /// Another one who is told.
     pub fn tells(&self) -> Cut {
-        Cut { told: Some(self.0.clone()), place: None }
+        Cut { told: Some(self.0.clone()), left: None }
     }
 
     /// Now, and for good.
@@ -59,7 +59,12 @@ impl Told {
 impl Cut {
     /// For a route that cannot be taken away.
     pub fn never() -> Self {
-        Self { told: None, place: None }
+        Self { told: None, left: None }
+    }
+
+    /// Another one, that is told the same.
+    pub fn another(&self) -> Self {
+        Self { told: self.told.clone(), left: None }
     }
 
     /// Has it been?
@@ -70,18 +75,22 @@ impl Cut {
     /// Waits for it.
     pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(told) = &self.told else { return Poll::Pending };
-        let place = self.place;
-        self.place = Some(told.with_waiting(|waiting| waiting.put(place, cx.waker())));
+        let waker = cx.waker();
+        // Mostly the same as before: what all who wait share is left alone then.
+        if !self.left.as_ref().is_some_and(|(_, left)| left.will_wake(waker)) {
+            let place = self.left.as_ref().map(|(place, _)| *place);
+            self.left = Some((told.with_waiting(|waiting| waiting.put(place, waker)), waker.clone()));
+        }
         if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        if let (Some(told), Some(place)) = (&self.told, self.place) {
+        if let (Some(told), Some((place, _))) = (&self.told, &self.left) {
             told.with_waiting(|waiting| {
-                waiting.wakers[place] = None;
-                waiting.free.push(place);
+                waiting.wakers[*place] = None;
+                waiting.free.push(*place);
             });
         }
     }

@@ -7,7 +7,6 @@ use crate::refuse::Refusal;
 use crate::table::{Route, Table};
 use crate::websocket::{self, Upgrade};
 use http::{HeaderMap, Method, Uri, Version, header};
-use std::sync::Arc;
 
 /// What a decision rests on.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +26,8 @@ pub struct Head<'a> {
 pub enum Decision {
     /// It goes on.
     Forward {
-        /// By this route.
-        route: Arc<Route>,
+        /// By the route with this index in the table.
+        route: usize,
         /// With this path and query: the upstream's base, the normal path, the query as it came.
         target: String,
         /// The other protocol that it asks for.
@@ -38,8 +37,8 @@ pub enum Decision {
     Refuse {
         /// Why.
         refusal: Refusal,
-        /// The path of the route it would have taken; empty when none matched.
-        route: String,
+        /// The index of the route that it would have taken.
+        route: Option<usize>,
     },
 }
 
@@ -64,14 +63,18 @@ const QUERY_NAMES_REFUSED: &[&[u8]] = &[
 
 /// Decides.
 pub fn decide(table: &Table, head: Head<'_>) -> Decision {
-    let mut found = String::new();
-    match forward(table, head, &mut found) {
-        Ok((route, target, upgrade)) => Decision::Forward { route, target, upgrade },
-        Err(refusal) => Decision::Refuse { refusal, route: found },
+    let (route, path, upgrade) = match find(table, head) {
+        Ok(found) => found,
+        Err(refusal) => return Decision::Refuse { refusal, route: None },
+    };
+    match target(&table.routes[route], head, path) {
+        Ok(target) => Decision::Forward { route, target, upgrade },
+        Err(refusal) => Decision::Refuse { refusal, route: Some(route) },
     }
 }
 
-fn forward(table: &Table, head: Head<'_>, found: &mut String) -> Result<(Arc<Route>, String, Upgrade), Refusal> {
+/// The route's index, and the normal path.
+fn find(table: &Table, head: Head<'_>) -> Result<(usize, String, Upgrade), Refusal> {
     if matches!(*head.method, Method::CONNECT | Method::TRACE) || head.method.as_str().eq_ignore_ascii_case("track") {
         return Err(Refusal::Method);
     }
@@ -82,28 +85,33 @@ fn forward(table: &Table, head: Head<'_>, found: &mut String) -> Result<(Arc<Rou
         return Err(Refusal::Host);
     }
     let upgrade = websocket::asked(head.method, head.version, head.headers)?;
-    let query = head.uri.query();
     if asks_for_receive_pack(head) {
         return Err(Refusal::ReceivePack);
     }
     let path = normalise(head.uri.path())?;
-    let route = table.route(&path).ok_or(Refusal::NoRoute)?;
-    found.clone_from(&route.path);
-    let rest = &path[route.path.len() - 1..];
-    if !permits(route, head.method.as_str(), rest, query) {
+    let route = table.index(&path).ok_or(Refusal::NoRoute)?;
+    Ok((route, path, upgrade))
+}
+
+/// What the request asks the upstream for, if the route permits it.
+fn target(route: &Route, head: Head<'_>, path: String) -> Result<String, Refusal> {
+    let query = head.uri.query();
+    // The path begins with the route's, whose last slash is the first of what is relative to it.
+    let of_route = route.path.len() - 1;
+    if !permits(route, head.method.as_str(), &path[of_route..], query) {
         return Err(Refusal::NoPermission);
     }
     if query.is_some_and(|query| brings_credential(query.as_bytes())) {
         return Err(Refusal::Query);
     }
-    let mut target = String::with_capacity(route.upstream.base.len() + rest.len() + query.map_or(0, str::len) + 1);
-    target.push_str(&route.upstream.base);
-    target.push_str(rest);
+    let mut target = path;
+    target.replace_range(..of_route, &route.upstream.base);
     if let Some(query) = query {
+        target.reserve_exact(query.len() + 1);
         target.push('?');
         target.push_str(query);
     }
-    Ok((route.clone(), target, upgrade))
+    Ok(target)
 }
 
 /// An encoded slash may be a slash to the upstream or not: it must be permitted either way.
@@ -171,7 +179,9 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let version = parts.version;
         match decide(table, Head { method: &parts.method, uri: &parts.uri, version, headers: &parts.headers }) {
-            Decision::Forward { route, target, .. } => Ok(format!("{}{target}", route.upstream.origin.authority.host)),
+            Decision::Forward { route, target, .. } => {
+                Ok(format!("{}{target}", table.routes[route].upstream.origin.authority.host))
+            }
             Decision::Refuse { refusal, .. } => Err(refusal),
         }
     }

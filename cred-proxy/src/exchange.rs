@@ -1,24 +1,23 @@
 //! One request and its reply: does what was decided, step by step, and decides nothing itself.
 
-use crate::alarm::Alarm;
-use crate::body::{Exchange, Reply, Stream};
+use crate::body::{Exchange, Fixed, Reply, Stream};
 use crate::bridge::{self, Bridge};
 use crate::cut::Cut;
 use crate::decide::{Decision, Head, decide};
 use crate::inject::{announced_trailers, request_headers};
-use crate::live::{Live, Use};
+use crate::live::Use;
 use crate::log::Entry;
-use crate::pool::{Answer, Origin};
+use crate::outgoing::Outgoing;
+use crate::pool::Answer;
 use crate::refuse::Refusal;
 use crate::reply::{ReplyHead, reply_head, reply_headers};
-use crate::server::Server;
-use crate::table::Route;
+use crate::seat::{Seat, Taken, View};
 use crate::upload::{Progress, Upload};
 use crate::upstream::Failure;
 use crate::websocket::{self, Upgrade};
 use bottle_sidecar::chain;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, request};
+use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -48,21 +47,21 @@ impl From<Failure> for Setback {
 
 /// A request that may pass, on its way.
 struct Passage {
-    live: Arc<Live>,
-    route: Arc<Route>,
+    seat: Arc<Seat>,
+    view: Arc<View>,
+    route: Arc<Taken>,
     head: request::Parts,
     target: String,
     upgrade: Upgrade,
     on_upgrade: OnUpgrade,
     sent: Arc<Progress>,
     cut: Cut,
-    alarm: Alarm,
 }
 
-/// Answers one request of the agent; `alarm` is its connection's.
-pub async fn answer(server: &Server, alarm: Alarm, request: Request<Incoming>) -> Response<Reply> {
-    let mut entry = Entry::new(server.log.clone(), request.method().as_str(), request.uri().path());
-    let mut reply = match pass(server, alarm, request, &mut entry).await {
+/// Answers one request of the connection that `seat` is of.
+pub async fn answer(seat: Arc<Seat>, request: Request<Incoming>) -> Response<Reply> {
+    let mut entry = Entry::new(seat.clone(), Some(request.method().clone()), request.uri().path());
+    let mut reply = match pass(seat, request, &mut entry).await {
         Ok((passage, answer)) => finish(*passage, *answer, entry),
         Err(setback) => refuse(setback, entry),
     };
@@ -77,34 +76,34 @@ pub async fn answer(server: &Server, alarm: Alarm, request: Request<Incoming>) -
 
 /// From the agent's request to the upstream's answer.
 async fn pass(
-    server: &Server,
-    alarm: Alarm,
+    seat: Arc<Seat>,
     mut request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<(Box<Passage>, Box<Answer>), Setback> {
-    let live = server.live();
+    let view = seat.view();
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let seen = Head { method: &head.method, uri: &head.uri, version: head.version, headers: &head.headers };
-    let (route, target, upgrade) = match decide(&live.table, seen) {
+    let (index, target, upgrade) = match decide(&view.table, seen) {
         Decision::Forward { route, target, upgrade } => (route, target, upgrade),
         Decision::Refuse { refusal, route } => {
-            entry.took_route(&route);
+            route.into_iter().for_each(|index| entry.took_route(seat.take(&view, index)));
             return Err(refusal.into());
         }
     };
-    entry.took_route(&route.path);
-    entry.holds(server.place(live.limits.requests).ok_or(Refusal::Busy)?);
-    if body.size_hint().lower() > live.limits.body_bytes {
-        return Err(Failure::TooLong(live.limits.body_bytes).into());
+    let route = seat.take(&view, index);
+    entry.took_route(route.clone());
+    entry.holds(seat.place(view.limits.requests).ok_or(Refusal::Busy)?);
+    if body.size_hint().lower() > view.limits.body_bytes {
+        return Err(Failure::TooLong(view.limits.body_bytes).into());
     }
-    let mut upload = Upload::new(body, live.limits.idle, live.limits.body_bytes)
-        .with_trailers(announced_trailers(&live.table, &head.headers));
+    let mut upload = Upload::new(body, view.limits.idle, view.limits.body_bytes)
+        .with_trailers(announced_trailers(&view.table, &head.headers));
     if route.credential.as_ref().is_some_and(|credential| credential.refreshable) {
         upload = upload.keep_copy();
     }
     // The last look: what is refused after this was forwarded, or tried to be.
-    match live.take_use(&route) {
+    match view.take_use(&route) {
         Use::Any => {}
         Use::TheOne => entry.uses_up(),
         Use::Gone => return Err(Refusal::UsedUp.into()),
@@ -112,14 +111,14 @@ async fn pass(
     if route.credential.is_some() {
         entry.used_credential();
     }
-    let (sent, cut) = (upload.progress(), live.cut_of(&route));
+    let (sent, cut) = (upload.progress(), route.cut());
     // Boxed: it passes several hands.
-    let mut passage = Box::new(Passage { live, route, head, target, upgrade, on_upgrade, sent, cut, alarm });
+    let mut passage = Box::new(Passage { seat, view, route, head, target, upgrade, on_upgrade, sent, cut });
     let answer = passage.send(upload).await?;
     if answer.response.status() != StatusCode::UNAUTHORIZED {
         return Ok((passage, answer));
     }
-    let answer = match Box::pin(passage.renew(server)).await? {
+    let answer = match Box::pin(passage.renew()).await? {
         Some(upload) => {
             drop(answer);
             passage.send(upload).await?
@@ -131,19 +130,23 @@ async fn pass(
 
 impl Passage {
     async fn send(&mut self, upload: Upload) -> Result<Box<Answer>, Setback> {
-        let Some(origin) = self.live.origins.get(&self.route.upstream.origin).cloned() else {
-            return Err(Setback { refusal: Refusal::Upstream, reason: "the route has no origin".into() });
+        let (origin, sent, limit) = (self.route.origin(), &*self.sent, self.view.limits.reply);
+        let head = Outgoing {
+            table: &self.view.table,
+            route: &self.route,
+            method: &self.head.method,
+            target: &self.target,
+            headers: &self.head.headers,
+            upgrade: self.upgrade,
         };
-        let request = self.request(&origin, upload)?;
-        let (sent, limit) = (&*self.sent, self.live.limits.reply);
         // Pinned here, once: each function that takes a future by value has it twice.
         let mut exchange = pin!(async {
-            match self.upgrade {
-                Upgrade::None => origin.send(request).await,
-                Upgrade::WebSocket => Box::pin(origin.send_upgrade(request)).await,
+            match head.upgrade {
+                Upgrade::None => origin.send(head, upload).await,
+                Upgrade::WebSocket => Box::pin(origin.send_upgrade(head, upload)).await,
             }
         });
-        let (cut, alarm) = (&mut self.cut, &self.alarm);
+        let (cut, alarm) = (&mut self.cut, &self.seat.alarm);
         let answer = poll_fn(|cx| {
             if cut.is_cut() {
                 return Poll::Ready(Err(Failure::Cut));
@@ -161,36 +164,21 @@ impl Passage {
         Ok(answer.await?)
     }
 
-    fn request(&self, origin: &Origin, upload: Upload) -> Result<Request<Upload>, Setback> {
-        let unwritable = |_| Setback { refusal: Refusal::Upstream, reason: "the target is no url".into() };
-        let uri = Uri::builder().path_and_query(&*self.target);
-        let uri = if origin.wants_absolute_form() {
-            let upstream = &self.route.upstream;
-            uri.scheme(upstream.origin.scheme.as_str()).authority(upstream.host_header.as_bytes()).build()
-        } else {
-            uri.build()
-        };
-        let mut request = Request::new(upload);
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = uri.map_err(unwritable)?;
-        *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = request_headers(&self.live.table, &self.route, &self.head.headers, self.upgrade);
-        Ok(request)
-    }
-
     /// The upstream does not take the credential: is there another, and can the request be sent once more? Then it goes by
     /// the table that is in force now.
-    async fn renew(&mut self, server: &Server) -> Result<Option<Upload>, Setback> {
+    async fn renew(&mut self) -> Result<Option<Upload>, Setback> {
         let route = self.route.clone();
+        let (seat, server) = (&self.seat, &self.seat.server);
         let Some(credential) = route.credential.as_ref().filter(|credential| credential.refreshable) else {
             return Ok(None);
         };
         let again = self.sent.again();
         let mut turns = server.refresh.turns();
         let renewed = || {
-            let live = server.live();
-            let next = live.table.routes.iter().find(|next| route.leads_where(next))?.clone();
-            route.is_renewed_by(&next).then_some((live, next))
+            let view = seat.view();
+            let next = view.table.routes.iter().position(|next| route.leads_where(next))?;
+            let next = seat.take(&view, next);
+            route.is_renewed_by(&next).then_some((view, next))
         };
         let answered = async {
             loop {
@@ -213,26 +201,26 @@ impl Passage {
                 answered = tokio::time::timeout(server.refresh.within(), answered) => answered.ok().flatten(),
             },
         };
-        let (Some((live, next)), Some(upload)) = (found, again) else { return Ok(None) };
-        (self.cut, self.sent) = (live.cut_of(&next), upload.progress());
-        (self.live, self.route) = (live, next);
+        let (Some((view, next)), Some(upload)) = (found, again) else { return Ok(None) };
+        (self.cut, self.sent) = (next.cut(), upload.progress());
+        (self.view, self.route) = (view, next);
         Ok(Some(upload))
     }
 }
 
 /// From the upstream's answer to what the agent gets.
 fn finish(passage: Passage, answer: Answer, mut entry: Entry) -> Response<Reply> {
-    let Passage { live, route, head, upgrade, on_upgrade, sent, cut, .. } = passage;
+    let Passage { view, route, head, upgrade, on_upgrade, sent, cut, .. } = passage;
     let Answer { mut response, lease } = answer;
-    let idle = live.limits.idle;
+    let idle = view.limits.idle;
     if upgrade == Upgrade::WebSocket && response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let asked = request_headers(&live.table, &route, &head.headers, upgrade);
+        let asked = request_headers(&view.table, &route, &head.headers, upgrade);
         if !websocket::is_answer(&asked, response.headers()) {
             let reason = "the handshake's answer is none".into();
             return refuse(Setback { refusal: Refusal::Upstream, reason }, entry);
         }
         let upstream = hyper::upgrade::on(&mut response);
-        let mut headers = reply_headers(&route, response.headers());
+        let mut headers = reply_headers(&route, std::mem::take(response.headers_mut()));
         headers.remove(header::CONTENT_LENGTH);
         websocket::reply_headers(&mut headers);
         entry.answered(StatusCode::SWITCHING_PROTOCOLS);
@@ -244,7 +232,7 @@ fn finish(passage: Passage, answer: Answer, mut entry: Entry) -> Response<Reply>
         return reply;
     }
     let (head, body) = response.into_parts();
-    let ReplyHead { headers, coding } = match reply_head(&route, head.status, &head.headers) {
+    let ReplyHead { headers, coding } = match reply_head(&route, head.status, head.headers) {
         Ok(head) => head,
         Err(refusal) => return refuse(refusal.into(), entry),
     };
@@ -260,7 +248,7 @@ fn refuse(Setback { refusal, reason }: Setback, mut entry: Entry) -> Response<Re
     entry.answered(refusal.status());
     entry.failed(|| reason);
     let text = Bytes::from_static(refusal.sentence().as_bytes());
-    let mut response = Response::new(Reply::Fixed { text: Some(text), entry });
+    let mut response = Response::new(Reply::Fixed(Box::new(Fixed { text: Some(text), entry })));
     *response.status_mut() = refusal.status();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

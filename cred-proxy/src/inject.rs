@@ -117,10 +117,16 @@ const PLAIN: &[HeaderName] = &[
     header::USER_AGENT,
 ];
 
+/// What each side has of its own. Replies are masked, so they must come whole and in the clear; `Expect` is answered here.
+const OWN: &[HeaderName] = &[header::HOST, header::ACCEPT_ENCODING, header::EXPECT, header::IF_RANGE, header::RANGE];
+
 /// Does a header of this name pass to the upstream?
 fn passes(table: &Table, name: &HeaderName) -> bool {
     if PLAIN.contains(name) {
         return !table.injected.contains(name);
+    }
+    if OWN.contains(name) {
+        return false;
     }
     let text = name.as_str();
     !(is_hop_by_hop(name)
@@ -128,39 +134,49 @@ fn passes(table: &Table, name: &HeaderName) -> bool {
         || table.injected.contains(name)
         || MISLEADING.contains(&text)
         || text.starts_with("x-forwarded")
-        || text.starts_with("proxy-")
-        // Replies are masked, so they must come whole and in the clear; `Expect` is answered here.
-        || [header::HOST, header::RANGE, header::IF_RANGE, header::ACCEPT_ENCODING, header::EXPECT].contains(name))
+        || text.starts_with("proxy-"))
 }
 
 /// The headers for the upstream.
 pub fn request_headers(table: &Table, route: &Route, agent: &HeaderMap, upgrade: Upgrade) -> HeaderMap {
-    let of_this_hop = named_by_connection(agent);
     let mut headers = HeaderMap::with_capacity(agent.len() + 3);
-    headers.insert(header::HOST, route.upstream.host_header.clone());
+    each_request_header(table, route, agent, upgrade, |name, value| {
+        headers.append(name, value.clone());
+    });
+    if upgrade == Upgrade::WebSocket {
+        websocket::request_headers(&mut headers, route.credential.is_some());
+    }
+    headers
+}
+
+/// The same one after another, for whoever writes them at once; of a handshake those that any request has.
+pub fn each_request_header(
+    table: &Table,
+    route: &Route,
+    agent: &HeaderMap,
+    upgrade: Upgrade,
+    mut put: impl FnMut(&HeaderName, &HeaderValue),
+) {
+    let of_this_hop = named_by_connection(agent);
+    put(&header::HOST, &route.upstream.host_header);
     for (name, value) in agent {
         if passes(table, name) && !of_this_hop.contains(name) {
-            headers.append(name, value.clone());
+            put(name, value);
         }
     }
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    put(&header::ACCEPT_ENCODING, &HeaderValue::from_static("identity"));
     let trailers = announced_trailers(table, agent);
     if !trailers.is_empty() {
         let names = trailers.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
-        HeaderValue::from_str(&names).ok().and_then(|names| headers.insert(header::TRAILER, names));
+        HeaderValue::from_str(&names).iter().for_each(|names| put(&header::TRAILER, names));
     }
-    match upgrade {
-        Upgrade::WebSocket => websocket::request_headers(&mut headers, route.credential.is_some()),
-        Upgrade::None if takes_trailers(agent) => {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-        }
-        Upgrade::None => {}
+    if upgrade == Upgrade::None && takes_trailers(agent) {
+        put(&header::TE, &HeaderValue::from_static("trailers"));
+        put(&header::CONNECTION, &HeaderValue::from_static("te"));
     }
     if let Some(credential) = &route.credential {
-        headers.insert(&credential.header, credential.value.clone());
+        put(&credential.header, &credential.value);
     }
-    headers
 }
 
 /// Does the agent say that it reads trailers?

@@ -5,7 +5,7 @@ use crate::reading::{Garbled, Piece, Rest, Start, start};
 use crate::upload::Upload;
 use crate::writing::{Unwritten, Writing};
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request};
+use http::Method;
 use http_body::Frame;
 use std::future::poll_fn;
 use std::io;
@@ -84,11 +84,18 @@ impl Leg {
         self.is_free() && poll_fn(|cx| Poll::Ready(self.poll_read(cx).is_pending())).await
     }
 
-    /// Sends a request, and waits for its reply's head.
-    pub async fn send(&mut self, request: Request<Upload>) -> Result<Start, LegError> {
-        let to_head = *request.method() == Method::HEAD;
-        let room = std::mem::take(&mut self.room);
-        let mut writing = Some(Writing::new(request, room, self.idle));
+    /// Sends a request, and waits for its reply's head. `write` writes the first line and the headers, without what frames
+    /// the body.
+    pub async fn send(
+        &mut self,
+        method: &Method,
+        write: impl FnOnce(&mut Vec<u8>),
+        upload: Upload,
+    ) -> Result<Start, LegError> {
+        let to_head = *method == Method::HEAD;
+        let mut room = std::mem::take(&mut self.room);
+        write(&mut room);
+        let mut writing = Some(Writing::new(method, room, upload, self.idle));
         // Until a reply says otherwise, the connection is of no use to anybody else.
         self.keeps = false;
         let (mut seen, mut unwritten) = (0, None);
@@ -191,7 +198,7 @@ impl Drop for Leg {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderMap, StatusCode};
+    use http::{HeaderMap, Request, StatusCode};
     use http_body::Body;
     use hyper_util::rt::TokioIo;
     use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
@@ -228,7 +235,8 @@ mod tests {
 
     async fn with_leg(wire: tokio::io::DuplexStream) -> Result<(Whole, bool), LegError> {
         let mut leg = Leg::new(Box::new(wire), LONG);
-        let start = leg.send(get()).await?;
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(b"GET /x?y HTTP/1.1\r\nhost: a\r\n");
+        let start = leg.send(&Method::GET, write, Upload::empty()).await?;
         let (mut body, mut trailers) = (Vec::new(), None);
         while let Some(frame) = poll_fn(|cx| leg.poll_frame(cx)).await {
             match frame?.into_data() {

@@ -52,6 +52,8 @@ pub mod live;
 pub mod log;
 #[cfg(feature = "server")]
 pub mod mask;
+#[cfg(feature = "server")]
+pub mod outgoing;
 pub mod path;
 #[cfg(feature = "server")]
 pub mod pool;
@@ -63,6 +65,8 @@ pub mod refresh;
 pub mod refuse;
 #[cfg(feature = "server")]
 pub mod reply;
+#[cfg(feature = "server")]
+pub mod seat;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

@@ -23,6 +23,8 @@ pub struct Live {
     knives: BTreeMap<String, Arc<Knife>>,
     /// By the path of each route that is for one request: was it made?
     once: BTreeMap<String, Arc<AtomicBool>>,
+    /// Tells when another table is in force.
+    replaced: Knife,
 }
 
 /// May a request go by its route?
@@ -67,7 +69,7 @@ impl Live {
         let origins = Origins::new(&table, config, limits)?;
         let knives = table.routes.iter().map(|route| (route.path.clone(), Arc::default())).collect();
         let once = config.once.iter().map(|path| (path.clone(), Arc::default())).collect();
-        Ok(Self { table, origins, limits, knives, once })
+        Ok(Self { table, origins, limits, knives, once, replaced: Knife::default() })
     }
 
     /// What tells that `route` is taken away.
@@ -104,8 +106,14 @@ impl Live {
         renewed.filter_map(|old| Some(old.credential.as_ref()?.secret.as_str()))
     }
 
-    /// Ends what is open on routes that `next` has not taken over.
+    /// What tells that another table is in force.
+    pub fn replaced(&self) -> Cut {
+        self.replaced.tells()
+    }
+
+    /// Ends what is open on routes that `next`, which is in force now, has not taken over.
     pub fn cut_all_but(&self, next: &Self) {
+        self.replaced.cut();
         for (path, knife) in &self.knives {
             if !next.knives.get(path).is_some_and(|kept| Arc::ptr_eq(kept, knife)) {
                 knife.cut();

@@ -2,13 +2,17 @@
 //!
 //! No line is ever dropped: when the reader falls behind, requests wait. A line never has a header's value, a query or a secret in it.
 
-use crate::config::Event;
-use crate::server::Place;
+use crate::config::{Event, RequestLine};
+use crate::seat::{Place, Seat, Taken};
+use crate::workers::{THREADS_MAX, here};
+use http::Method;
+use serde::Serialize;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes that wait to be written; then whoever brings the next line waits.
+/// Bytes of one thread's that wait to be written; then whoever brings the next line waits.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
 /// How long the lines of requests are gathered before they are written.
@@ -16,6 +20,9 @@ const GATHERED_FOR: Duration = Duration::from_millis(3);
 
 /// The longest path in a log line; the rest is cut off.
 const PATH_BYTES_MAX: usize = 1024;
+
+/// And the longest method.
+const METHOD_BYTES_MAX: usize = 32;
 
 /// Where events go.
 #[derive(Debug, Clone)]
@@ -27,20 +34,28 @@ struct Handle(Arc<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// Lines, by the number of the thread that has brought them: all who serve bring one for each request, and none has to
+    /// wait for another.
+    shelves: [Shelf; THREADS_MAX],
     waiting: Mutex<Waiting>,
+    /// The thread sleeps until it is woken.
+    asleep: AtomicBool,
     /// There is something to write.
     came: Condvar,
     /// Everything was taken, or written.
     went: Condvar,
 }
 
+/// As far from the next one as the threads' caches need it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shelf(Mutex<Vec<u8>>);
+
+/// Locked before a shelf, where both are.
 #[derive(Debug, Default)]
 struct Waiting {
-    lines: Vec<u8>,
     /// Somebody may be waiting for a line.
     urgent: bool,
-    /// The thread sleeps until it is woken.
-    asleep: bool,
     /// No more lines are brought, or none can be written.
     ended: bool,
     /// How often the thread has been asked to tell that everything is written, and has told.
@@ -51,6 +66,24 @@ struct Waiting {
 impl Queue {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a shelf has room; is anything written still?
+    fn wait_for_room(&self, shelf: &Shelf) -> bool {
+        let is_full = |waiting: &mut Waiting| !waiting.ended && shelf.lines().len() > WAITING_BYTES_MAX;
+        !self.went.wait_while(self.waiting(), is_full).unwrap_or_else(PoisonError::into_inner).ended
+    }
+}
+
+impl Shelf {
+    fn lines(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn presses(&self) -> bool {
+        self.urgent || self.told < self.asked || self.ended
     }
 }
 
@@ -78,27 +111,32 @@ impl Log {
 
     /// Hands an event over.
     pub fn event(&self, event: &Event) {
-        let Self(handle) = self;
-        let queue = &handle.0;
-        // Written here and not by the thread: what the event is made of stays where it is used again. And before the queue is
-        // locked, since all who serve bring their lines to it.
-        let mut line = Vec::with_capacity(256);
-        match serde_json::to_writer(&mut line, event) {
-            Ok(()) => line.push(b'\n'),
-            Err(_) => line.clear(),
+        self.line(event, true);
+    }
+
+    /// Hands a line over. Nobody waits for a request's.
+    fn line(&self, event: &impl Serialize, is_urgent: bool) {
+        let queue = &self.0.0;
+        let shelf = &queue.shelves[here()];
+        let mut lines = shelf.lines();
+        while lines.len() > WAITING_BYTES_MAX {
+            drop(lines);
+            if !queue.wait_for_room(shelf) {
+                // `closed` has told the one who ends the process.
+                return;
+            }
+            lines = shelf.lines();
         }
-        let mut waiting = queue.waiting();
-        while waiting.lines.len() > WAITING_BYTES_MAX && !waiting.ended {
-            waiting = queue.went.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        let before = lines.len();
+        match serde_json::to_writer(&mut *lines, event) {
+            Ok(()) => lines.push(b'\n'),
+            Err(_) => lines.truncate(before),
         }
-        if waiting.ended {
-            // `closed` has told the one who ends the process.
-            return;
-        }
-        waiting.lines.extend_from_slice(&line);
-        // Nobody waits for a request's line, and whoever brings the next one need not wake the thread.
-        waiting.urgent |= !matches!(event, Event::Request { .. });
-        if waiting.urgent || std::mem::take(&mut waiting.asleep) {
+        drop(lines);
+        // The thread says that it sleeps before it looks at the shelves: it has seen the line, or this sees that it sleeps.
+        // Whoever brings the next line need not wake it.
+        if is_urgent || (queue.asleep.load(Ordering::SeqCst) && queue.asleep.swap(false, Ordering::SeqCst)) {
+            queue.waiting().urgent |= is_urgent;
             queue.came.notify_one();
         }
     }
@@ -118,9 +156,9 @@ impl Log {
 /// One request; its line is written when this goes, however the request ended.
 #[derive(Debug)]
 pub struct Entry {
-    log: Log,
-    route: String,
-    method: String,
+    seat: Arc<Seat>,
+    route: Option<Arc<Taken>>,
+    method: Option<Method>,
     path: String,
     status: u16,
     bytes: u64,
@@ -135,14 +173,13 @@ pub struct Entry {
 const GONE: u16 = 499;
 
 impl Entry {
-    /// For a request whose head has arrived.
-    pub fn new(log: Log, method: &str, path: &str) -> Self {
-        let cut = path.floor_char_boundary(PATH_BYTES_MAX);
+    /// For a request whose head has arrived; without a method, for one whose head could not be read.
+    pub fn new(seat: Arc<Seat>, method: Option<Method>, path: &str) -> Self {
         Self {
-            log,
-            route: String::new(),
-            method: method[..method.floor_char_boundary(32)].to_owned(),
-            path: path[..cut].to_owned(),
+            seat,
+            route: None,
+            method,
+            path: path[..path.floor_char_boundary(PATH_BYTES_MAX)].to_owned(),
             status: GONE,
             bytes: 0,
             started: Instant::now(),
@@ -154,8 +191,8 @@ impl Entry {
     }
 
     /// It took this route.
-    pub fn took_route(&mut self, path: &str) {
-        path.clone_into(&mut self.route);
+    pub fn took_route(&mut self, route: Arc<Taken>) {
+        self.route = Some(route);
     }
 
     /// It takes up a place for as long as it lives.
@@ -194,38 +231,43 @@ impl Drop for Entry {
         if self.status == GONE {
             self.failed(|| "the agent went away".into());
         }
-        let used_up = self.uses_up.then(|| Event::UsedUp { route: self.route.clone() });
-        self.log.event(&Event::Request {
-            route: std::mem::take(&mut self.route),
-            method: std::mem::take(&mut self.method),
-            path: std::mem::take(&mut self.path),
+        let route = self.route.as_ref().map_or("", |route| &route.path);
+        let method = self.method.as_ref().map_or("", Method::as_str);
+        let line = RequestLine {
+            route,
+            method: &method[..method.floor_char_boundary(METHOD_BYTES_MAX)],
+            path: &self.path,
             status: self.status,
             bytes: self.bytes,
             ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             credential: self.credential,
-            reason: self.reason.take(),
-        });
-        used_up.iter().for_each(|event| self.log.event(event));
+            reason: self.reason.as_deref(),
+        };
+        let log = &self.seat.server.log;
+        log.line(&line, false);
+        if self.uses_up {
+            log.event(&Event::UsedUp { route: route.to_owned() });
+        }
     }
 }
 
 fn write_lines(mut out: impl Write, queue: &Queue) -> std::io::Result<()> {
     let mut lines = Vec::new();
+    let is_idle = |waiting: &mut Waiting| {
+        queue.asleep.store(true, Ordering::SeqCst);
+        !waiting.presses() && queue.shelves.iter().all(|shelf| shelf.lines().is_empty())
+    };
     loop {
-        let mut waiting = queue.waiting();
-        while waiting.lines.is_empty() && waiting.told == waiting.asked && !waiting.ended {
-            waiting.asleep = true;
-            waiting = queue.came.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        let nothing_presses =
-            |waiting: &mut Waiting| !waiting.urgent && waiting.told == waiting.asked && !waiting.ended;
-        let gathered = queue.came.wait_timeout_while(waiting, GATHERED_FOR, nothing_presses);
+        let waiting = queue.came.wait_while(queue.waiting(), is_idle).unwrap_or_else(PoisonError::into_inner);
+        queue.asleep.store(false, Ordering::SeqCst);
+        let gathered = queue.came.wait_timeout_while(waiting, GATHERED_FOR, |waiting| !waiting.presses());
         let (mut waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-        // What has piled up goes out in one write.
-        std::mem::swap(&mut lines, &mut waiting.lines);
-        (waiting.urgent, waiting.asleep) = (false, false);
+        waiting.urgent = false;
         let (asked, ended) = (waiting.asked, waiting.ended);
         drop(waiting);
+        // What has piled up goes out in one write.
+        queue.shelves.iter().for_each(|shelf| lines.append(&mut shelf.lines()));
+        drop(queue.waiting());
         queue.went.notify_all();
         out.write_all(&lines)?;
         out.flush()?;
@@ -241,6 +283,8 @@ fn write_lines(mut out: impl Write, queue: &Queue) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alarm::Alarm;
+    use crate::server::Server;
     use std::sync::mpsc::sync_channel;
 
     #[derive(Clone, Default)]
@@ -256,29 +300,56 @@ mod tests {
         }
     }
 
+    fn seat(log: &Log) -> Arc<Seat> {
+        let route = crate::config::Route {
+            path: "/api/".into(),
+            upstream: "http://a.example".into(),
+            auth: crate::config::Auth::None,
+            secret: None,
+            inspected: false,
+            allow: vec![],
+        };
+        let closed = crate::config::Config::closed(([127, 0, 0, 1], 0).into());
+        let config = crate::config::Config { routes: vec![route], ..closed };
+        let live = crate::live::Live::new(&config, &std::collections::BTreeMap::new()).unwrap();
+        Arc::new(Seat::new(Arc::new(Server::new(live, log.clone())), Alarm::default()))
+    }
+
+    fn long_method() -> Method {
+        Method::from_bytes(&[b'M'; METHOD_BYTES_MAX + 1]).unwrap()
+    }
+
     #[test]
     fn one_line_a_request() {
         let out = Shared::default();
         let log = Log::start(out.clone(), || ()).unwrap();
-        let mut entry = Entry::new(log.clone(), "GET", "/api/x");
-        entry.took_route("/api/");
+        let seat = seat(&log);
+        let mut entry = Entry::new(seat.clone(), Some(Method::GET), "/api/x");
+        entry.took_route(seat.take(&seat.view(), 0));
         entry.answered(http::StatusCode::OK);
         entry.sent(3);
+        entry.used_credential();
         drop(entry);
-        drop(Entry::new(log.clone(), "POST", &"\u{e9}".repeat(PATH_BYTES_MAX)));
+        drop(Entry::new(seat.clone(), Some(long_method()), &"\u{e9}".repeat(PATH_BYTES_MAX)));
+        drop(Entry::new(seat, None, ""));
         log.flush(Duration::from_secs(10));
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        // What the keeper reads is what it would be written as.
+        assert!(events.iter().zip(text.lines()).all(|(event, line)| serde_json::to_string(event).unwrap() == line));
         let seen: Vec<_> = events
             .iter()
             .map(|event| match event {
-                Event::Request { route, method, path, status, bytes, reason, .. } => {
-                    (route.as_str(), method.as_str(), path.len(), *status, *bytes, reason.as_deref())
+                Event::Request { route, method, path, status, bytes, credential, reason, .. } => {
+                    let how = (*status, *bytes, *credential, reason.as_deref());
+                    (route.as_str(), method.as_str(), path.len(), how)
                 }
                 other => panic!("{other:?}"),
             })
             .collect();
-        let wanted = [("/api/", "GET", 6, 200, 3, None), ("", "POST", 1024, 499, 0, Some("the agent went away"))];
+        let gone = (499, 0, false, Some("the agent went away"));
+        let method = "M".repeat(METHOD_BYTES_MAX);
+        let wanted = [("/api/", "GET", 6, (200, 3, true, None)), ("", method.as_str(), 1024, gone), ("", "", 0, gone)];
         assert_eq!(seen, wanted);
     }
 
@@ -297,5 +368,32 @@ mod tests {
         let log = Log::start(Closed, move || told.send(()).unwrap()).unwrap();
         log.event(&Event::Ready);
         assert_eq!(wait.recv_timeout(Duration::from_secs(10)), Ok(()));
+    }
+
+    #[test]
+    fn no_line_is_lost_whoever_brings_it_and_however_slowly_they_are_written() {
+        struct Slow(Shared);
+        impl Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                std::thread::yield_now();
+                self.0.write(&bytes[..bytes.len().min(64 << 10)])
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let out = Shared::default();
+        let log = Log::start(Slow(out.clone()), || ()).unwrap();
+        let reason = "a".repeat(4 << 10);
+        let each = 2 * WAITING_BYTES_MAX / reason.len();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..each).for_each(|_| log.event(&Event::Refused { reason: reason.clone() })));
+            }
+        });
+        log.flush(Duration::from_secs(10));
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let whole = text.lines().filter(|line| serde_json::from_str::<Event>(line).is_ok()).count();
+        assert_eq!((whole, text.lines().count()), (2 * each, 2 * each));
     }
 }

@@ -7,23 +7,23 @@ use crate::address::{OriginName, Scheme};
 use crate::gathered::Gathered;
 use crate::leg::{Leg, LegError, Wire};
 use crate::limits::Limits;
+use crate::outgoing::Outgoing;
 use crate::reading::{Rest, Start};
 use crate::shared::{Share, Shared};
 use crate::upload::{Progress, Upload};
 use crate::upstream::Failure;
+use crate::workers::{THREADS_MAX, here};
 use bottle_sidecar::{Authority, tunnel};
 use bytes::Bytes;
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{Request, Response};
 use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::thread::ThreadId;
 use std::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -36,8 +36,8 @@ pub struct Origin {
     proxy: Option<Authority>,
     tls: Option<Tls>,
     limits: Limits,
-    /// By the thread that serves them, of which there are few: used from another one, each request would wake both.
-    kept: Mutex<Vec<(ThreadId, Vec<Kept>)>>,
+    /// By the number of the thread that serves them: used from another one, each request would wake both.
+    kept: [Shelf; THREADS_MAX],
     shared: Mutex<Vec<Shared>>,
     /// Held while a connection is opened to an upstream that may speak HTTP/2: whoever waits shares it.
     opening: tokio::sync::Mutex<()>,
@@ -55,6 +55,11 @@ pub struct Tls {
     pub server: ServerName<'static>,
 }
 
+/// What one thread keeps; as far from that of the next one as their caches need it.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shelf(Mutex<Vec<Kept>>);
+
 struct Kept {
     one: One,
     since: Instant,
@@ -63,8 +68,8 @@ struct Kept {
 /// An HTTP/1.1 connection.
 struct One {
     leg: Leg,
-    /// The thread that serves it.
-    home: ThreadId,
+    /// The number of the thread that serves it.
+    home: usize,
 }
 
 /// A connection to send one request on.
@@ -92,20 +97,18 @@ pub struct Answer {
 /// Why a request was not answered. Boxed, like an answer: both pass many hands.
 struct Unanswered {
     error: UnansweredError,
-    /// The request, where it has not left.
-    unsent: Option<Request<Upload>>,
+    /// The request's body, where the request has not left.
+    unsent: Option<Upload>,
 }
 
 enum UnansweredError {
     One(LegError),
     Two(hyper::Error),
+    Target(http::Error),
 }
 
-/// The connection that a reply arrives on. Give it back when the reply has ended.
-pub struct Lease {
-    origin: Arc<Origin>,
-    way: Way,
-}
+/// The connection that a reply arrives on. When the reply has ended, its origin takes it back.
+pub struct Lease(Way);
 
 impl std::fmt::Debug for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -115,13 +118,13 @@ impl std::fmt::Debug for Origin {
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("origin", &self.origin).finish_non_exhaustive()
+        f.write_str("Lease")
     }
 }
 
 impl From<TrySendError<Request<Upload>>> for Box<Unanswered> {
     fn from(mut error: TrySendError<Request<Upload>>) -> Self {
-        let unsent = error.take_message();
+        let unsent = error.take_message().map(Request::into_body);
         Box::new(Unanswered { error: UnansweredError::Two(error.into_error()), unsent })
     }
 }
@@ -132,6 +135,12 @@ impl From<LegError> for Box<Unanswered> {
     }
 }
 
+impl From<http::Error> for Box<Unanswered> {
+    fn from(error: http::Error) -> Self {
+        Box::new(Unanswered { error: UnansweredError::Target(error), unsent: None })
+    }
+}
+
 impl Origin {
     /// Without a connection yet.
     pub fn new(name: OriginName, proxy: Option<Authority>, tls: Option<Tls>, limits: Limits) -> Self {
@@ -139,34 +148,31 @@ impl Origin {
         Self { name, proxy, tls, limits, kept, shared, opening, speaks_one }
     }
 
-    /// Does a request have to name the whole URL (a plain-http upstream behind the proxy)?
-    pub fn wants_absolute_form(&self) -> bool {
-        self.proxy.is_some() && self.name.scheme == Scheme::Http
-    }
-
-    /// Sends a request (as HTTP/1.1 has it) and waits for the reply's head.
-    pub async fn send(self: &Arc<Self>, mut request: Request<Upload>) -> Result<Box<Answer>, Failure> {
-        let progress = request.body().progress();
-        if let Some(way) = self.take_kept().await {
-            let again = replayable(&request);
-            match self.try_on(way, request).await {
+    /// Sends a request and waits for the reply's head.
+    pub async fn send(&self, head: Outgoing<'_>, mut upload: Upload) -> Result<Box<Answer>, Failure> {
+        let progress = upload.progress();
+        // It was just now that the request's head came.
+        if let Some(way) = self.take_kept(progress.last()).await {
+            let may_be_sent_twice = head.is_safe() && upload.is_empty();
+            match self.try_on(way, head, upload).await {
                 Ok(replied) => return Ok(replied),
-                Err(mut unanswered) => match (unanswered.unsent.take(), again) {
+                Err(mut unanswered) => match unanswered.unsent.take() {
                     // It never left: the upstream had closed a connection that nobody was using.
-                    (Some(unsent), _) => request = unsent,
+                    Some(unsent) => upload = unsent,
                     // It may have left, but it changes nothing: the close crossed it on the way.
-                    (None, Some(copy)) => request = copy,
-                    (None, _) => return Err(self.broke_off(unanswered.error, &progress)),
+                    None if may_be_sent_twice => upload = Upload::empty(),
+                    None => return Err(self.broke_off(unanswered.error, &progress)),
                 },
             }
         }
         let way = self.within_connect(self.open()).await?;
-        self.try_on(way, request).await.map_err(|unanswered| self.broke_off(unanswered.error, &progress))
+        self.try_on(way, head, upload).await.map_err(|unanswered| self.broke_off(unanswered.error, &progress))
     }
 
     /// Sends a request that asks for an upgrade, on a connection of its own that nobody gets afterwards.
-    pub async fn send_upgrade(self: &Arc<Self>, request: Request<Upload>) -> Result<Box<Answer>, Failure> {
-        let progress = request.body().progress();
+    pub async fn send_upgrade(&self, head: Outgoing<'_>, upload: Upload) -> Result<Box<Answer>, Failure> {
+        let progress = upload.progress();
+        let request = head.one(self.wants_whole_url(), upload).map_err(Failure::Target)?;
         let connector = self.tls.as_ref().map(|tls| &tls.http1);
         let Line { wire, is_two } = self.within_connect(self.connect(connector)).await?;
         if is_two {
@@ -187,25 +193,18 @@ impl Origin {
         tokio::time::timeout(self.limits.connect, Box::pin(connecting)).await.map_err(time)?
     }
 
-    async fn try_on(
-        self: &Arc<Self>,
-        mut way: Way,
-        mut request: Request<Upload>,
-    ) -> Result<Box<Answer>, Box<Unanswered>> {
+    async fn try_on(&self, mut way: Way, head: Outgoing<'_>, upload: Upload) -> Result<Box<Answer>, Box<Unanswered>> {
         let response = match &mut way {
             Way::One(one) => {
-                make_one(&mut request);
-                let Start { status, headers, .. } = one.leg.send(request).await?;
+                let write = |out: &mut Vec<u8>| head.write(self.wants_whole_url(), out);
+                let Start { status, headers, .. } = one.leg.send(head.method, write, upload).await?;
                 let mut response = Response::new(None);
                 (*response.status_mut(), *response.headers_mut()) = (status, headers);
                 response
             }
-            Way::Two(share) => {
-                make_two(&mut request);
-                share.send(request).await?.map(Some)
-            }
+            Way::Two(share) => share.send(head.two(upload)?).await?.map(Some),
         };
-        Ok(Box::new(Answer { response, lease: Some(Lease { origin: self.clone(), way }) }))
+        Ok(Box::new(Answer { response, lease: Some(Lease(way)) }))
     }
 
     fn broke_off(&self, error: UnansweredError, progress: &Progress) -> Failure {
@@ -213,17 +212,23 @@ impl Origin {
         progress.failure().unwrap_or_else(|| match error {
             UnansweredError::One(error) => Failure::Reply(authority(), error),
             UnansweredError::Two(error) => Failure::Http(authority(), error),
+            UnansweredError::Target(error) => Failure::Target(error),
         })
     }
 
+    /// Does a request over HTTP/1.1 have to name the whole URL (a plain-http upstream behind the proxy)?
+    fn wants_whole_url(&self) -> bool {
+        self.proxy.is_some() && self.name.scheme == Scheme::Http
+    }
+
     /// A connection with a place on it, if it is still good: a shared one, or else the one that was used last.
-    async fn take_kept(&self) -> Option<Way> {
+    async fn take_kept(&self, now: Instant) -> Option<Way> {
         if let Some(share) = self.share() {
             return Some(Way::Two(share));
         }
         loop {
             let Kept { mut one, since } = self.pop()?;
-            if since.elapsed() < self.limits.kept && one.leg.is_good().await {
+            if now.saturating_duration_since(since) < self.limits.kept && one.leg.is_good().await {
                 return Some(Way::One(one));
             }
         }
@@ -231,21 +236,34 @@ impl Origin {
 
     /// One of this thread's, or else anybody's: better than a handshake.
     fn pop(&self) -> Option<Kept> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = std::thread::current().id();
-        let own = kept.iter_mut().find(|(thread, _)| *thread == here).and_then(|(_, kept)| kept.pop());
-        own.or_else(|| kept.iter_mut().find_map(|(_, kept)| kept.pop()))
+        let own = self.kept.get(here()).and_then(|shelf| shelf.kept().pop());
+        own.or_else(|| self.kept.iter().find_map(|shelf| shelf.kept().pop()))
     }
 
     /// Closes what has been kept for too long.
     pub fn sweep(&self) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, kept) in kept.iter_mut() {
-            kept.retain(|kept| kept.since.elapsed() < self.limits.kept);
+        for shelf in &self.kept {
+            shelf.kept().retain(|kept| kept.since.elapsed() < self.limits.kept);
+        }
+    }
+
+    /// Keeps a connection for the next request, if it can take one.
+    pub fn take_back(&self, Lease(way): Lease) {
+        let Way::One(mut one) = way else { return };
+        if !one.leg.is_free() {
+            return;
+        }
+        one.leg.shrink();
+        let Some(shelf) = self.kept.get(one.home) else { return };
+        let mut kept = shelf.kept();
+        if kept.len() < KEPT_MAX {
+            kept.push(Kept { one, since: Instant::now() });
         }
     }
 
     fn share(&self) -> Option<Share> {
+        // HTTP/2 is chosen in a TLS handshake alone.
+        self.tls.as_ref()?;
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if shared.is_empty() {
             return None;
@@ -295,7 +313,7 @@ impl Origin {
     async fn speak(&self, Line { wire, is_two }: Line) -> Result<Way, Failure> {
         if !is_two {
             let leg = Leg::new(wire, self.limits.idle);
-            return Ok(Way::One(One { leg, home: std::thread::current().id() }));
+            return Ok(Way::One(One { leg, home: here() }));
         }
         let spoken = Shared::begin(wire).await;
         spoken.map(|shared| Way::Two(shared.place())).map_err(|error| Failure::Http(self.name.authority.clone(), error))
@@ -305,7 +323,7 @@ impl Origin {
 impl Lease {
     /// The next piece of a reply's body that comes on it.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LegError>>> {
-        match &mut self.way {
+        match &mut self.0 {
             Way::One(one) => one.leg.poll_frame(cx),
             Way::Two(_) => Poll::Ready(None),
         }
@@ -313,67 +331,15 @@ impl Lease {
 
     /// What is to come of such a body.
     pub fn rest(&self) -> Rest {
-        match &self.way {
+        match &self.0 {
             Way::One(one) => one.leg.rest(),
             Way::Two(_) => Rest::Length(0),
         }
     }
-
-    /// Keeps the connection for the next request.
-    pub fn give_back(self) {
-        let Way::One(mut one) = self.way else { return };
-        if !one.leg.is_free() {
-            return;
-        }
-        one.leg.shrink();
-        let mut kept = self.origin.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let (home, one) = (one.home, Kept { one, since: Instant::now() });
-        match kept.iter_mut().find(|(thread, _)| *thread == home) {
-            Some((_, kept)) if kept.len() < KEPT_MAX => kept.push(one),
-            Some(_) => {}
-            None => kept.push((home, vec![one])),
-        }
-    }
 }
 
-/// A copy, if the request may be sent twice: it changes nothing and has no body.
-fn replayable(request: &Request<Upload>) -> Option<Request<Upload>> {
-    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !is_safe || !request.body().is_empty() {
-        return None;
+impl Shelf {
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let mut copy = Request::new(Upload::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-/// As HTTP/2 has it (RFC 9113, 8.3.1): the URL whole, no Host, nothing about a connection.
-fn make_two(request: &mut Request<Upload>) {
-    if request.version() == Version::HTTP_2 {
-        return;
-    }
-    if let Some(host) = request.headers_mut().remove(header::HOST) {
-        let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        let uri = Uri::builder().scheme("https").authority(host.as_bytes()).path_and_query(target);
-        // The parts were valid each for itself, and are so together.
-        *request.uri_mut() = uri.build().unwrap_or_default();
-    }
-    request.headers_mut().remove(header::CONNECTION);
-    *request.version_mut() = Version::HTTP_2;
-}
-
-/// Back again, for a request that has not left.
-fn make_one(request: &mut Request<Upload>) {
-    if request.version() != Version::HTTP_2 {
-        return;
-    }
-    let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    host.and_then(|host| request.headers_mut().insert(header::HOST, host));
-    *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
-    if request.headers().contains_key(header::TE) {
-        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
-    }
-    *request.version_mut() = Version::HTTP_11;
 }

@@ -7,7 +7,7 @@ use crate::inject::{is_hop_by_hop, named_by_connection};
 use crate::refuse::Refusal;
 use crate::table::Route;
 use bottle_sidecar::Authority;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 /// Does not pass: sessions, and invitations to come by another way.
 const DROPPED: &[&str] = &["set-cookie", "set-cookie2", "alt-svc", "refresh", "x-accel-redirect"];
@@ -26,7 +26,7 @@ pub struct ReplyHead {
 }
 
 /// What of a reply's head passes, or why the reply does not.
-pub fn reply_head(route: &Route, status: StatusCode, upstream: &HeaderMap) -> Result<ReplyHead, Refusal> {
+pub fn reply_head(route: &Route, status: StatusCode, upstream: HeaderMap) -> Result<ReplyHead, Refusal> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::Upstream);
     }
@@ -34,8 +34,8 @@ pub fn reply_head(route: &Route, status: StatusCode, upstream: &HeaderMap) -> Re
     if upstream.contains_key(header::TRANSFER_ENCODING) && upstream.contains_key(header::CONTENT_LENGTH) {
         return Err(Refusal::Upstream);
     }
+    let coding = if route.credential.is_some() { coding_of(status, &upstream)? } else { None };
     let mut headers = reply_headers(route, upstream);
-    let coding = if route.credential.is_some() { coding_of(status, upstream)? } else { None };
     if coding.is_some() {
         OF_CODED.iter().for_each(|name| drop(headers.remove(*name)));
         // The same content in other bytes (RFC 9110, 8.8.3.3).
@@ -49,28 +49,33 @@ pub fn reply_head(route: &Route, status: StatusCode, upstream: &HeaderMap) -> Re
 }
 
 /// The headers that pass, masked.
-pub fn reply_headers(route: &Route, upstream: &HeaderMap) -> HeaderMap {
-    let of_this_hop = named_by_connection(upstream);
-    let mut headers = HeaderMap::with_capacity(upstream.len());
-    for (name, value) in upstream {
-        if is_hop_by_hop(name) || of_this_hop.contains(name) || DROPPED.contains(&name.as_str()) {
-            continue;
-        }
-        let value = match name {
-            &header::LOCATION | &header::CONTENT_LOCATION => {
-                back_to_route(route, value).unwrap_or_else(|| value.clone())
-            }
-            _ => value.clone(),
-        };
-        headers.append(name, masked(route, value));
-    }
+pub fn reply_headers(route: &Route, mut headers: HeaderMap) -> HeaderMap {
+    let of_this_hop = named_by_connection(&headers);
+    let trailers = announced_trailers(&headers);
     // A length is of one hop only where the coding is: without one it is the length of what is passed on.
-    if let (false, Some(length)) =
-        (upstream.contains_key(header::TRANSFER_ENCODING), upstream.get(header::CONTENT_LENGTH))
-    {
-        headers.insert(header::CONTENT_LENGTH, length.clone());
+    let keeps_length = !headers.contains_key(header::TRANSFER_ENCODING);
+    let is_dropped = |name: &HeaderName| match name {
+        &header::CONTENT_LENGTH => !keeps_length,
+        _ => is_hop_by_hop(name) || of_this_hop.contains(name) || DROPPED.contains(&name.as_str()),
+    };
+    let dropped: Vec<HeaderName> = headers.keys().filter(|name| is_dropped(name)).cloned().collect();
+    for name in dropped {
+        headers.remove(name);
     }
-    announced_trailers(upstream).and_then(|names| headers.insert(header::TRAILER, names));
+    for (name, value) in &mut headers {
+        if matches!(*name, header::LOCATION | header::CONTENT_LOCATION)
+            && let Some(location) = back_to_route(route, value)
+        {
+            *value = location;
+        }
+        mask(route, value);
+    }
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        // Of a reply without a body nobody has looked at it: two of them are the first.
+        let first = headers.get(header::CONTENT_LENGTH).cloned();
+        first.and_then(|length| headers.insert(header::CONTENT_LENGTH, length));
+    }
+    trailers.and_then(|names| headers.insert(header::TRAILER, names));
     headers
 }
 
@@ -87,19 +92,17 @@ pub fn reply_trailers(route: &Route, mut trailers: HeaderMap) -> HeaderMap {
     for name in DROPPED {
         trailers.remove(*name);
     }
-    for value in trailers.values_mut() {
-        *value = masked(route, value.clone());
-    }
+    trailers.values_mut().for_each(|value| mask(route, value));
     trailers
 }
 
-fn masked(route: &Route, value: HeaderValue) -> HeaderValue {
-    match &route.credential {
-        Some(credential) if credential.forms.is_in(value.as_bytes()) => {
-            // Fill characters are visible ASCII, so that the masked value is one as well; if ever not, nothing is safe.
-            HeaderValue::from_bytes(&credential.forms.masked(value.as_bytes())).unwrap_or(HeaderValue::from_static(""))
-        }
-        _ => value,
+fn mask(route: &Route, value: &mut HeaderValue) {
+    if let Some(credential) = &route.credential
+        && credential.forms.is_in(value.as_bytes())
+    {
+        // Fill characters are visible ASCII, so that the masked value is one as well; if ever not, nothing is safe.
+        let masked = HeaderValue::from_bytes(&credential.forms.masked(value.as_bytes()));
+        *value = masked.unwrap_or(HeaderValue::from_static(""));
     }
 }
 
@@ -174,7 +177,7 @@ mod tests {
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
     #[test]
@@ -198,7 +201,7 @@ mod tests {
             ("https://a.example/base", "/other", "/other"),
         ] {
             let route = route(upstream, Auth::None);
-            let sent = reply_headers(&route, &headers(&[("location", location)]));
+            let sent = reply_headers(&route, headers(&[("location", location)]));
             assert_eq!(sent["location"], wanted, "{upstream} {location}");
         }
     }
@@ -219,11 +222,15 @@ mod tests {
             ("x-hop", false),
         ] {
             let upstream = headers(&[("connection", "x-hop"), (name, "1")]);
-            let sent = reply_headers(&route, &upstream);
+            let sent = reply_headers(&route, upstream);
             assert_eq!(sent.contains_key(name), passes, "{name}");
         }
         let both = headers(&[("content-length", "1"), ("transfer-encoding", "chunked")]);
-        assert!(reply_headers(&route, &both).is_empty());
+        assert!(reply_headers(&route, both).is_empty());
+        let twice = headers(&[("content-length", "1"), ("content-length", "2"), ("age", "1"), ("age", "2")]);
+        let sent = reply_headers(&route, twice);
+        assert_eq!(["content-length", "age"].map(|name| sent.get_all(name).iter().count()), [1, 2]);
+        assert_eq!(sent["content-length"], "1");
     }
 
     #[test]
@@ -231,7 +238,7 @@ mod tests {
         let route = route("https://a.example", Auth::Bearer);
         let upstream =
             headers(&[("x-echo", "Bearer s3cret-token"), ("location", "/x?k=s3cret-token"), ("x-other", "token")]);
-        let sent = reply_headers(&route, &upstream);
+        let sent = reply_headers(&route, upstream);
         assert_eq!(sent["x-echo"], "Bearer ************");
         assert_eq!(sent["location"], "/api/x?k=************");
         assert_eq!(sent["x-other"], "token");
@@ -253,32 +260,32 @@ mod tests {
         ] {
             let framing = if name == "transfer-encoding" { ("server", "a") } else { ("content-length", "5") };
             let upstream = headers(&[(name, value), framing, ("etag", "\"a\""), ("digest", "x")]);
-            let masked = reply_head(&route("https://a.example", Auth::Bearer), StatusCode::OK, &upstream);
+            let masked = reply_head(&route("https://a.example", Auth::Bearer), StatusCode::OK, upstream.clone());
             assert_eq!(masked.as_ref().map(|head| head.coding).map_err(|refusal| *refusal), wanted, "{name}: {value}");
             if let Ok(ReplyHead { headers, coding: Some(_) }) = masked {
                 assert_eq!(headers, self::headers(&[("etag", "W/\"a\"")]), "{value}");
             }
-            let open = reply_head(&route("https://a.example", Auth::None), StatusCode::OK, &upstream).unwrap();
+            let open = reply_head(&route("https://a.example", Auth::None), StatusCode::OK, upstream.clone()).unwrap();
             assert_eq!((open.coding, open.headers["etag"].to_str().unwrap()), (None, "\"a\""));
         }
         let both = headers(&[("transfer-encoding", "chunked"), ("content-length", "5")]);
         for auth in [Auth::Bearer, Auth::None] {
-            let refused = reply_head(&route("https://a.example", auth), StatusCode::OK, &both);
+            let refused = reply_head(&route("https://a.example", auth), StatusCode::OK, both.clone());
             assert_eq!(refused.err(), Some(Refusal::Upstream));
         }
         let part = headers(&[("content-encoding", "gzip")]);
-        let refused = reply_head(&route("https://a.example", Auth::Bearer), StatusCode::PARTIAL_CONTENT, &part);
+        let refused = reply_head(&route("https://a.example", Auth::Bearer), StatusCode::PARTIAL_CONTENT, part);
         assert_eq!(refused.err(), Some(Refusal::Encoded));
         let switched =
-            reply_head(&route("https://a.example", Auth::None), StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new());
+            reply_head(&route("https://a.example", Auth::None), StatusCode::SWITCHING_PROTOCOLS, HeaderMap::new());
         assert_eq!(switched.err(), Some(Refusal::Upstream));
     }
 
     #[test]
     fn announced_trailers_pass_without_those_that_do_not() {
         let route = route("https://a.example", Auth::Bearer);
-        let sent = reply_headers(&route, &headers(&[("trailer", "X-Sum, Set-Cookie"), ("trailer", "grpc-status")]));
+        let sent = reply_headers(&route, headers(&[("trailer", "X-Sum, Set-Cookie"), ("trailer", "grpc-status")]));
         assert_eq!(sent, headers(&[("trailer", "X-Sum, grpc-status")]));
-        assert!(reply_headers(&route, &headers(&[("trailer", "set-cookie")])).is_empty());
+        assert!(reply_headers(&route, headers(&[("trailer", "set-cookie")])).is_empty());
     }
 }

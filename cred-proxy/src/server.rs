@@ -4,6 +4,7 @@
 
 use crate::alarm::Alarm;
 use crate::connection::{Checked, Gate};
+use crate::cut::Knife;
 use crate::exchange::answer;
 use crate::framing::Framing;
 use crate::gathered::Gathered;
@@ -11,6 +12,7 @@ use crate::limits::Limits;
 use crate::live::Live;
 use crate::log::{Entry, Log};
 use crate::refresh::Refresh;
+use crate::seat::Seat;
 use crate::workers::Workers;
 use bottle_sidecar::chain;
 use http::StatusCode;
@@ -18,12 +20,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 /// How often connections to upstreams are looked through for those that nobody has used for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(20);
@@ -32,22 +35,14 @@ const SWEEP_EVERY: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Server {
     live: RwLock<Arc<Live>>,
+    /// How often another table was put in force.
+    turn: AtomicU64,
     /// Requests in flight.
-    requests: Arc<AtomicUsize>,
-    /// Turns true when no more requests are taken.
-    ends: watch::Sender<bool>,
+    requests: AtomicUsize,
+    /// Tells that no more requests are taken.
+    end: Knife,
     pub(crate) refresh: Refresh,
     pub(crate) log: Log,
-}
-
-/// One of the requests that may be in flight.
-#[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Server {
@@ -55,8 +50,9 @@ impl Server {
     pub fn new(live: Live, log: Log) -> Self {
         Self {
             live: RwLock::new(Arc::new(live)),
-            requests: Arc::default(),
-            ends: watch::Sender::new(false),
+            turn: AtomicU64::default(),
+            requests: AtomicUsize::default(),
+            end: Knife::default(),
             refresh: Refresh::default(),
             log,
         }
@@ -73,22 +69,38 @@ impl Server {
         next.keep_open(&live);
         let next = Arc::new(next);
         let old = std::mem::replace(&mut *live, next.clone());
+        self.turn.fetch_add(1, Ordering::SeqCst);
         drop(live);
         old.cut_all_but(&next);
         self.refresh.changed(next.renewed_since(&old));
     }
 
-    /// A place for one more request, if there is one below `most`.
-    pub fn place(&self, most: usize) -> Option<Place> {
+    /// How often another table was put in force.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::SeqCst)
+    }
+
+    /// Both together: whoever puts another table in force counts before anybody sees it.
+    pub(crate) fn live_and_turn(&self) -> (Arc<Live>, u64) {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        (live.clone(), self.turn())
+    }
+
+    /// One more request is in flight, if these are fewer than `most`.
+    pub(crate) fn one_more(&self, most: usize) -> bool {
         let one_more = |now: usize| (now < most).then_some(now + 1);
-        self.requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        Some(Place(self.requests.clone()))
+        self.requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
+    }
+
+    /// One of them is no more.
+    pub(crate) fn one_less(&self) {
+        self.requests.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Serves until [`Server::end`].
     pub async fn serve(self: Arc<Self>, listener: TcpListener, workers: Workers) {
         let places = Arc::new(Semaphore::new(self.live().limits.connections));
-        let mut ends = self.ends.subscribe();
+        let mut end = self.end.tells();
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         loop {
             let next = async {
@@ -102,8 +114,7 @@ impl Server {
                     self.live().origins.sweep();
                     continue;
                 }
-                // Nobody can tell it any more, or it has been told.
-                () = async { drop(ends.wait_for(|ends| *ends).await) } => return,
+                () = poll_fn(|cx| end.poll_cut(cx)) => return,
             };
             match accepted {
                 Ok((stream, _)) => {
@@ -121,7 +132,7 @@ impl Server {
 
     /// Takes no more connections and requests, and waits until those in flight have ended, or the time is over.
     pub async fn end(&self, within: Duration) {
-        self.ends.send_replace(true);
+        self.end.cut();
         let ended = async {
             while self.requests.load(Ordering::Acquire) > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -138,10 +149,12 @@ impl Server {
         let gate = Arc::new(Gate::default());
         let io = TokioIo::new(Checked::new(Gathered(stream), Framing::new(head_bytes), gate.clone(), idle));
         let alarm = Alarm::default();
+        let seat = &Arc::new(Seat::new(self.clone(), alarm.clone()));
+        let gate = &gate;
         let service = service_fn(|request| {
-            let (server, gate, alarm) = (self.clone(), gate.clone(), alarm.clone());
+            let seat = seat.clone();
             async move {
-                let reply = answer(&server, alarm, request).await;
+                let reply = answer(seat, request).await;
                 match reply.status() {
                     StatusCode::SWITCHING_PROTOCOLS => gate.upgraded(),
                     _ => gate.answered(),
@@ -150,18 +163,23 @@ impl Server {
             }
         });
         let served = http1::Builder::new()
-            .timer(alarm.clone())
+            .timer(alarm)
             .header_read_timeout(agent_head)
             .max_buf_size(head_bytes.max(64 << 10))
             .serve_connection(io, service)
             .with_upgrades();
         let mut served = pin!(served);
-        let mut ends = self.ends.subscribe();
-        let served = tokio::select! {
-            served = &mut served => served,
-            () = async { drop(ends.wait_for(|ends| *ends).await) } => {
-                served.as_mut().graceful_shutdown();
-                served.await
+        let (mut end, mut replaced) = (self.end.tells(), seat.view().replaced());
+        let served = loop {
+            tokio::select! {
+                biased;
+                served = &mut served => break served,
+                () = poll_fn(|cx| end.poll_cut(cx)) => {
+                    served.as_mut().graceful_shutdown();
+                    break served.await;
+                }
+                // A connection that nobody asks on must not keep an old table with its secrets.
+                () = poll_fn(|cx| replaced.poll_cut(cx)) => replaced = seat.view().replaced(),
             }
         };
         let reason = match (gate.doubt(), served) {
@@ -170,7 +188,7 @@ impl Server {
             (_, Ok(()) | Err(_)) => return,
         };
         // Such a request never became one; the log has it all the same.
-        let mut entry = Entry::new(self.log.clone(), "", "");
+        let mut entry = Entry::new(seat.clone(), None, "");
         entry.answered(StatusCode::BAD_REQUEST);
         entry.failed(|| reason);
     }
@@ -181,6 +199,7 @@ mod tests {
     use super::*;
     use crate::Secret;
     use crate::config::{Auth, Config, Event};
+    use std::collections::BTreeMap;
     use std::io::{self, Read as _, Write as _};
     use std::sync::Mutex;
 
@@ -320,5 +339,32 @@ mod tests {
         assert!(reply.starts_with("HTTP/1.1 401 ") && reply.ends_with("\r\n\r\nno"), "{reply}");
         let rejected = Event::Rejected { secret: "key".into(), route: "/".into() };
         assert!(matches!(&events[..], [first, Event::Request { status: 401, .. }] if *first == rejected), "{events:?}");
+    }
+
+    #[test]
+    fn a_connection_that_nobody_asks_on_does_not_keep_an_old_table() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let closed = Config::closed(([127, 0, 0, 1], 0).into());
+        let live = || Live::with_limits(&closed, &BTreeMap::new(), limits()).unwrap();
+        let server = Arc::new(Server::new(live(), Log::start(io::sink(), || ()).unwrap()));
+        let listener = runtime.block_on(TcpListener::bind(closed.listen)).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(server.clone().serve(listener, Workers::of(vec![runtime.handle().clone()])));
+        let mut agent = std::net::TcpStream::connect(address).unwrap();
+        let mut ask = || {
+            agent.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            let mut reply = [0; 4096];
+            let read = agent.read(&mut reply).unwrap();
+            assert!(reply[..read].starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&reply[..read]));
+        };
+        ask();
+        let old = Arc::downgrade(&server.live());
+        server.swap(live());
+        let began = std::time::Instant::now();
+        while old.upgrade().is_some() {
+            assert!(began.elapsed() < Duration::from_secs(20), "it is still there");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        ask();
     }
 }

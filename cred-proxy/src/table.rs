@@ -29,7 +29,7 @@ pub struct Table {
     /// The routes, longest path first.
     pub routes: Vec<Arc<Route>>,
     /// Every header that any route injects: the agent's own never passes, on no route.
-    pub injected: HashSet<HeaderName>,
+    pub injected: Vec<HeaderName>,
 }
 
 /// A path prefix, where it leads, and with which credential.
@@ -150,13 +150,25 @@ impl Table {
             routes.push(Arc::new(parsed));
         }
         routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
-        let injected = routes.iter().filter_map(|route| Some(route.credential.as_ref()?.header.clone())).collect();
+        let credentials = routes.iter().filter_map(|route| route.credential.as_ref());
+        // Few, and most of the names that are looked for are a number to compare: no set is as fast.
+        let mut injected: Vec<HeaderName> = Vec::new();
+        for credential in credentials {
+            if !injected.contains(&credential.header) {
+                injected.push(credential.header.clone());
+            }
+        }
         Ok(Self { proxy: proxy.transpose()?, routes, injected })
     }
 
     /// The route with the longest path that `path` (normal) begins with.
     pub fn route(&self, path: &str) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|route| path.starts_with(&route.path))
+        self.index(path).map(|index| &self.routes[index])
+    }
+
+    /// Its index in [`Table::routes`].
+    pub fn index(&self, path: &str) -> Option<usize> {
+        self.routes.iter().position(|route| path.starts_with(&route.path))
     }
 }
 

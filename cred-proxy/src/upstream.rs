@@ -37,6 +37,9 @@ pub enum Failure {
     /// The same over HTTP/1.1.
     #[error("the upstream {0} gave no reply that can be read")]
     Reply(Authority, #[source] LegError),
+    /// The library takes the target for no URL.
+    #[error("the target is no url")]
+    Target(#[source] http::Error),
     /// It speaks what it was not offered.
     #[error("the upstream {0} chose a protocol that was not offered")]
     Protocol(Authority),
@@ -62,7 +65,12 @@ impl Failure {
             Self::Tunnel(TunnelError::Refused { status: 504, .. }) | Self::ConnectTime(..) | Self::HeadTime(_) => {
                 Refusal::Timeout
             }
-            Self::Tunnel(_) | Self::Tls(..) | Self::Http(..) | Self::Reply(..) | Self::Protocol(_) => Refusal::Upstream,
+            Self::Tunnel(_)
+            | Self::Tls(..)
+            | Self::Http(..)
+            | Self::Reply(..)
+            | Self::Target(_)
+            | Self::Protocol(_) => Refusal::Upstream,
             Self::Upload => Refusal::Body,
             Self::TooLong(_) => Refusal::TooLarge,
             Self::Cut => Refusal::NoRoute,
@@ -90,17 +98,20 @@ pub enum RootsError {
 /// Every origin of a table.
 #[derive(Debug)]
 pub struct Origins {
-    by_name: HashMap<OriginName, Arc<Origin>>,
+    /// By the route's index in the table; routes to one upstream share it.
+    of_routes: Vec<Arc<Origin>>,
 }
 
 impl Origins {
     /// The origins of `table` with the roots of `config`.
     pub fn new(table: &Table, config: &Config, limits: Limits) -> Result<Self, RootsError> {
         let mut connectors: HashMap<bool, Connectors> = HashMap::new();
-        let mut by_name = HashMap::new();
+        let mut by_name: HashMap<OriginName, Arc<Origin>> = HashMap::new();
+        let mut of_routes = Vec::with_capacity(table.routes.len());
         for route in &table.routes {
             let name = &route.upstream.origin;
-            if by_name.contains_key(name) {
+            if let Some(origin) = by_name.get(name) {
+                of_routes.push(origin.clone());
                 continue;
             }
             let tls = match name.scheme {
@@ -116,20 +127,21 @@ impl Origins {
                     Some(Tls { any: both.any, http1: both.http1, server })
                 }
             };
-            let origin = Origin::new(name.clone(), table.proxy.clone(), tls, limits);
-            by_name.insert(name.clone(), Arc::new(origin));
+            let origin = Arc::new(Origin::new(name.clone(), table.proxy.clone(), tls, limits));
+            of_routes.push(origin.clone());
+            by_name.insert(name.clone(), origin);
         }
-        Ok(Self { by_name })
+        Ok(Self { of_routes })
     }
 
     /// Closes connections that were kept for too long.
     pub fn sweep(&self) {
-        self.by_name.values().for_each(|origin| origin.sweep());
+        self.of_routes.iter().for_each(|origin| origin.sweep());
     }
 
-    /// The origin of this name.
-    pub fn get(&self, name: &OriginName) -> Option<&Arc<Origin>> {
-        self.by_name.get(name)
+    /// The origin of the route with this index in the table.
+    pub fn of_route(&self, index: usize) -> &Arc<Origin> {
+        &self.of_routes[index]
     }
 }
 

@@ -1,16 +1,26 @@
 //! The threads that serve, each with a runtime of its own: a connection of the agent and those to its upstreams stay on
 //! one thread, so that no request wakes another.
 
+use std::cell::Cell;
 use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::{Builder, Handle};
 
 /// More threads do not make a proxy faster.
-const THREADS_MAX: usize = 4;
+pub const THREADS_MAX: usize = 4;
 
 /// Threads that a worker may use besides for names, which the system looks up blocking.
 const LOOKUPS_MAX: usize = 8;
+
+thread_local! {
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of the thread that this runs on, below [`THREADS_MAX`]; zero for one that is none of these.
+pub fn here() -> usize {
+    NUMBER.get()
+}
 
 /// The threads. They end with the process.
 #[derive(Debug)]
@@ -27,7 +37,10 @@ impl Workers {
             let runtime = Builder::new_current_thread().max_blocking_threads(LOOKUPS_MAX).enable_all().build()?;
             let handle = runtime.handle().clone();
             let name = format!("worker-{index}");
-            std::thread::Builder::new().name(name).spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+            std::thread::Builder::new().name(name).spawn(move || {
+                NUMBER.set(index);
+                runtime.block_on(std::future::pending::<()>())
+            })?;
             Ok(handle)
         });
         Ok(Self { handles: handles.collect::<io::Result<_>>()?, next: AtomicUsize::new(0) })

@@ -3,7 +3,7 @@
 use crate::body::Silence;
 use crate::upload::Upload;
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body::Body as _;
 use std::future::poll_fn;
 use std::io::{self, Write as _};
@@ -49,25 +49,16 @@ enum Frame {
 }
 
 impl Writing {
-    /// Of `request`, into `out`, which is empty. An upstream that takes nothing for as long as `idle` gets no more.
-    pub fn new(request: Request<Upload>, mut out: Vec<u8>, idle: Duration) -> Self {
-        let (head, upload) = request.into_parts();
+    /// Of a request whose first line and headers are in `out`, without what frames its body. An upstream that takes nothing
+    /// for as long as `idle` gets no more.
+    pub fn new(method: &Method, mut out: Vec<u8>, upload: Upload, idle: Duration) -> Self {
         let frame = match upload.size_hint().exact() {
             _ if upload.is_end_stream() => Frame::Length(0),
             Some(length) => Frame::Length(length),
             None => Frame::Chunks,
         };
-        out.extend_from_slice(head.method.as_str().as_bytes());
-        out.push(b' ');
-        match (head.uri.scheme(), head.uri.path_and_query()) {
-            (None, Some(target)) => out.extend_from_slice(target.as_str().as_bytes()),
-            // Writing to memory cannot fail.
-            _ => drop(write!(out, "{}", head.uri)),
-        }
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        write_fields(&mut out, &head.headers);
         match frame {
-            Frame::Length(0) if !matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {}
+            Frame::Length(0) if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {}
             Frame::Length(length) => write_field(&mut out, &header::CONTENT_LENGTH, &HeaderValue::from(length)),
             Frame::Chunks => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         }

@@ -1,4 +1,5 @@
-//! A request's head from its bytes to the decision, as the sidecar reads it: framing, the library's parser, decide, inject.
+//! A request's head from its bytes to those for the upstream, as the sidecar reads and writes it: framing, the library's
+//! parser, decide, inject, outgoing.
 #![no_main]
 
 use cred_proxy::Secret;
@@ -6,8 +7,10 @@ use cred_proxy::config::{Auth, Config, Route};
 use cred_proxy::decide::{Decision, Head, decide};
 use cred_proxy::framing::Framing;
 use cred_proxy::inject::{names_credential, request_headers};
+use cred_proxy::outgoing::Outgoing;
 use cred_proxy::path::{normalise, unmasked_lower};
 use cred_proxy::table::Table;
+use cred_proxy::websocket::Upgrade;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
@@ -68,13 +71,14 @@ fuzz_target!(|data: &[u8]| {
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let head = Head { method: &method, uri: &uri, version, headers: &headers };
     let Decision::Forward { route, target, upgrade } = decide(&TABLE, head) else { return };
+    let route = &TABLE.routes[route];
     assert_eq!(headers.get_all("host").iter().count(), 1);
     assert!(target.starts_with("/base/"), "{target}");
     let path = target.split('?').next().unwrap_or_default();
     assert_eq!(normalise(path).as_deref(), Ok(path));
     let decoded = unmasked_lower(target.as_bytes());
     assert!(!decoded.windows(16).any(|word| word == b"git-receive-pack"), "{target}");
-    let sent = request_headers(&TABLE, &route, &headers, upgrade);
+    let sent = request_headers(&TABLE, route, &headers, upgrade);
     assert_eq!(sent["host"], "upstream.example");
     for (name, value) in &sent {
         let is_own = route.credential.as_ref().is_some_and(|credential| credential.header == *name);
@@ -83,5 +87,21 @@ fuzz_target!(|data: &[u8]| {
     }
     for name in ["content-length", "transfer-encoding", "cookie", "proxy-authorization"] {
         assert!(!sent.contains_key(name), "{name}");
+    }
+    // What is written is read as just that, by another reader.
+    let outgoing = Outgoing { table: &TABLE, route, method: &method, target: &target, headers: &headers, upgrade };
+    for whole_url in [false, true] {
+        let mut written = Vec::new();
+        outgoing.write(whole_url, &mut written);
+        written.extend_from_slice(b"\r\n");
+        let mut space = [httparse::EMPTY_HEADER; 110];
+        let mut parsed = httparse::Request::new(&mut space);
+        assert_eq!(parsed.parse(&written), Ok(httparse::Status::Complete(written.len())));
+        let url = if whole_url { format!("https://upstream.example{target}") } else { target.clone() };
+        assert_eq!((parsed.method, parsed.path, parsed.version), (Some(method.as_str()), Some(url.as_str()), Some(1)));
+        if upgrade == Upgrade::None {
+            let fields = parsed.headers.iter().map(|field| (field.name, field.value));
+            assert!(fields.eq(sent.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))));
+        }
     }
 });

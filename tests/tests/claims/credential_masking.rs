@@ -1,7 +1,7 @@
 //! A reply that gives the injected credential back, in any form, place and cut: the agent never sees it, and sees the
 //! rest of the reply as it was.
 
-use super::doors::{Fetched, Lease, ROUTES, fetch, send, status};
+use super::doors::{Fetched, Lease, ROUTES, fetch, python, send, status};
 use super::ground::tag;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -213,6 +213,58 @@ fn the_agent_cannot_have_a_reply_cut_or_encoded() {
         assert!(evidence.contains("x-harmless"), "{evidence:?}");
         for cut in ["bytes=", "if-range", "gzip"] {
             assert!(!evidence.contains(cut), "{cut} arrived: {evidence:?}");
+        }
+    }
+}
+
+/// Opens a WebSocket at each of these targets and prints, as JSON, its head, the first text (whatever its frames), the ping
+/// behind it, and what comes back of a text of its own.
+const WEBSOCKET: &str = r#"
+import base64, json, os, socket, struct, sys
+for target in sys.argv[1:]:
+    s = socket.create_connection(("cred-proxy", 9099), 20); s.settimeout(20)
+    key = base64.b64encode(os.urandom(16)).decode()
+    s.sendall(("GET %s HTTP/1.1\r\nHost: cred-proxy:9099\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+               "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n" % (target, key)).encode())
+    f = s.makefile("rb")
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line = f.readline()
+        if not line: break
+        head += line
+    def message():
+        data = b""
+        while True:
+            first, length = f.read(2)
+            if length == 126: length, = struct.unpack("!H", f.read(2))
+            data += f.read(length)
+            if first & 0x80: return data.decode()
+    text, ping = message(), message()
+    own = b"a text of the agent's own"
+    s.sendall(bytes([0x81, 0x80 | len(own)]) + bytes(4) + own)
+    print(json.dumps([head.decode(), text, ping, message()]), flush=True)
+    s.close()
+"#;
+
+#[test]
+fn a_credential_in_a_websocket_is_masked_however_its_message_is_cut() {
+    let Some(doors) = Lease::take() else { return };
+    for route in ["wire", "key"] {
+        let secret = doors.secret(route);
+        let target = |form: &str, piece: u32| format!("/{route}/v1/ws?form={form}&piece={piece}");
+        let targets: Vec<String> = FORMS.iter().flat_map(|form| [0, 1, 7].map(|piece| target(form, piece))).collect();
+        let output = python(&doors.one, WEBSOCKET, &targets.iter().map(String::as_str).collect::<Vec<_>>());
+        let said: Vec<[String; 4]> =
+            output.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_default()).collect();
+        assert_eq!(said.len(), targets.len(), "{output:#?}");
+        for (target, [head, text, ping, own]) in targets.iter().zip(&said) {
+            assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("x-echo: "), "{target}: {head}");
+            for seen in [head, text, ping] {
+                assert_masked(seen, secret, target);
+            }
+            // What stands around it is as it was, and so is a message that has nothing of it.
+            assert!(text.starts_with("before ") && text.ends_with(" after") && text.len() > 20, "{target}: {text}");
+            assert!(!ping.is_empty() && own == "a text of the agent's own", "{target}: {ping} {own}");
         }
     }
 }

@@ -10,9 +10,10 @@ mod report;
 mod sides;
 mod upstream;
 
+use crate::bars::median;
 use crate::interrupt::Interrupt;
 use launcher::sidecars::Profile;
-use load::{Target, median};
+use load::Target;
 use report::Numbers;
 use sides::{CredProxy, Nginx};
 use std::path::PathBuf;
@@ -118,7 +119,7 @@ pub fn bench(
         seen.push(ours.rss_mb()?);
     }
     drop(open);
-    numbers.rss_1000_streams_mb = median(seen);
+    numbers.rss_1000_streams_mb = median(&seen);
     tell(&numbers.table())?;
     tell(&numbers.json())
 }

@@ -4,8 +4,8 @@
 //!
 //! Every path is below `/v1/` and wants some credential (401 without it), whose bytes it then gives away:
 //! `echo?where=body|header|trailer|status|location|cookie|early&form=..&piece=n&encoding=gzip|br|deflate|unknown&code=n`
-//! `&framing=chunked|length|close`; `sse?n=&ms=`, `slow?ms=`, `big?n=`, `upload`, `ws`, `upgrade`, and for upstreams that
-//! misbehave `silent`, `stall`, `reset`, `short`, `half`, `broken?how=`.
+//! `&framing=chunked|length|close`; `sse?n=&ms=`, `slow?ms=`, `big?n=`, `upload`, `ws?form=..&piece=n`, `upgrade`, and for
+//! upstreams that misbehave `silent`, `stall`, `reset`, `short`, `half`, `broken?how=`.
 
 use crate::forms::{self, Form};
 use crate::reply::MARK;
@@ -24,8 +24,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 /// The longest head that is read.
 const HEAD_BYTES_MAX: usize = 256 << 10;
@@ -245,7 +248,8 @@ async fn upgrade(stream: &mut Stream, asked: &Asked) -> io::Result<Next> {
     }
 }
 
-/// A WebSocket (RFC 6455) that sends every message back.
+/// A WebSocket (RFC 6455) that sends every message back. Asked for a form, it begins with the credential in that form: as a
+/// text, in frames of so many bytes as `piece` says, then as a ping.
 async fn echo_frames(mut stream: Stream, asked: &Asked, credential: &str) {
     let key = derive_accept_key(asked.text_of("sec-websocket-key").as_bytes());
     let head = format!(
@@ -255,6 +259,23 @@ async fn echo_frames(mut stream: Stream, asked: &Asked, credential: &str) {
         return;
     }
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    if let Some(form) = Form::named(asked.text("form")) {
+        let told = form.of(credential);
+        let text = format!("before {told} after").into_bytes();
+        let piece = usize::try_from(asked.number("piece", 0)).ok().filter(|piece| *piece > 0).unwrap_or(text.len());
+        let frames = text.chunks(piece).enumerate().map(|(index, part)| {
+            let data = if index == 0 { Data::Text } else { Data::Continue };
+            let is_last = (index + 1) * piece >= text.len();
+            Message::Frame(Frame::message(part.to_vec(), OpCode::Data(data), is_last))
+        });
+        // One holds 125 bytes at most.
+        let ping = Message::Ping(if told.len() <= 125 { told } else { "ping".to_owned() }.into_bytes().into());
+        for message in frames.chain([ping]) {
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    }
     while let Some(Ok(message)) = socket.next().await {
         // Pings and closes are answered by the library.
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {

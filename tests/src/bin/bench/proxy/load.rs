@@ -2,6 +2,7 @@
 //! that were written beforehand, replies read by their length.
 
 use super::upstream::MOMENT;
+use crate::bars::median;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,7 +80,7 @@ pub async fn median_ms(target: &Target, requests: usize) -> Result<f64, String> 
             all.push(began.elapsed().as_secs_f64() * 1e3);
         }
     }
-    Ok(median(all))
+    Ok(median(&all))
 }
 
 /// Bytes a second of one long reply.
@@ -121,7 +122,7 @@ pub async fn event_delay_ms(target: &Target, events: usize, epoch: Instant) -> R
         }
     }
     // The first comes with everything that an opening costs.
-    Ok(median(all.split_off(1)))
+    Ok(median(&all.split_off(1)))
 }
 
 /// Streams that stay open; every one has had an event.
@@ -184,15 +185,4 @@ fn length(head: &[u8]) -> Option<usize> {
     let mut lines = head.split(|byte| *byte == b'\n');
     let line = lines.find(|line| line.len() > 15 && line[..15].eq_ignore_ascii_case(b"content-length:"))?;
     std::str::from_utf8(&line[15..]).ok()?.trim().parse().ok()
-}
-
-/// The middle of several numbers.
-pub fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    let middle = all.len() / 2;
-    match all.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => all[middle],
-        _ => (all[middle - 1] + all[middle]) / 2.0,
-    }
 }
