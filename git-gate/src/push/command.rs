@@ -108,6 +108,11 @@ impl<'a> Reader<'a> {
         self.update(text(data))
     }
 
+    /// Does the client take what it is told in bands from here on? Its first line says so.
+    pub fn side_band(&self) -> bool {
+        self.commands.agreed("side-band-64k")
+    }
+
     /// The lines have ended with a flush; `None` when there was no update, which is how a client says goodbye.
     pub fn end(self) -> Option<Commands> {
         (!self.commands.updates.is_empty()).then_some(self.commands)
