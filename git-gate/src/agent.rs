@@ -2,6 +2,7 @@
 //! when it does not read.
 
 use crate::pktline::{Packet, PacketError, Packets, error_packet};
+use crate::push::answer::band;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -18,6 +19,8 @@ pub struct Agent {
     pub reader: BufReader<OwnedReadHalf>,
     /// What it is sent.
     pub writer: Writer,
+    /// Has it come so far in a push that it takes what it is sent in bands?
+    pub side_band: bool,
 }
 
 /// The half that is written to.
@@ -36,7 +39,7 @@ impl Agent {
         let _ = stream.set_nodelay(true);
         let (reader, half) = stream.into_split();
         let reader = BufReader::with_capacity(READ_BYTES, reader);
-        Self { reader, writer: Writer { half, idle, sent_bytes: 0 } }
+        Self { reader, writer: Writer { half, idle, sent_bytes: 0 }, side_band: false }
     }
 
     /// The next packet.
@@ -54,8 +57,14 @@ impl Agent {
 
     /// Tells why the conversation ends, where a packet may stand, and reads on until the agent has heard it.
     pub async fn refuse(&mut self, sentence: &str, within: Duration) {
+        let mut last = error_packet(sentence);
+        if self.side_band {
+            // The band of what ends a conversation. A client that expects bands shows nothing of any other packet.
+            last.clear();
+            band(&mut last, 3, format!("git-gate: {sentence}\n").as_bytes());
+        }
         // An agent that is gone does not hear it.
-        if self.writer.send(&error_packet(sentence)).await.is_ok() {
+        if self.writer.send(&last).await.is_ok() {
             self.drain(within).await;
         }
     }

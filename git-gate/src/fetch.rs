@@ -191,7 +191,7 @@ async fn both_ways(
     format: Kind,
     limits: &Limits,
 ) -> Result<(), Stop> {
-    let Agent { reader, writer } = agent;
+    let Agent { reader, writer, .. } = agent;
     let mut steps = v0::Reader::new(format);
     let mut packets = Packets::new(limits.fetch_request_bytes, seconds(limits.upstream_idle_seconds));
     let up = async {

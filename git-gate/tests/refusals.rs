@@ -349,3 +349,62 @@ fn exceptions_come_and_go() {
     assert_eq!(scene.run(push).status, Some(1));
     scene.good_push();
 }
+
+#[test]
+fn what_switches_a_forges_own_scan_off_does_not_pass_and_its_neighbours_do() {
+    let scene = Scene::new();
+    for (name, script, said) in [
+        (
+            "a push option",
+            "git commit -q --allow-empty -m x && git push -o secret_push_protection.skip_all origin HEAD:option",
+            "push options that switch a forge's secret scan off are not allowed",
+        ),
+        (
+            "a commit's message",
+            "git commit -q --allow-empty -m 'x [Skip Secret Push Protection]' && git push origin HEAD:message",
+            "a commit message that switches a forge's secret scan off is not allowed",
+        ),
+        (
+            "an older commit's",
+            "git commit -q --allow-empty -m '[skip secret detection]' && git commit -q --allow-empty -m y && git push origin HEAD:older",
+            "a commit message that switches a forge's secret scan off is not allowed",
+        ),
+        ("other options", "git commit -q --allow-empty -m x && git push -o ci.skip origin HEAD:good", ""),
+        ("another word", "git commit -q --allow-empty -m '[skip ci]' && git push origin HEAD:good", ""),
+    ] {
+        let ran = scene.run(script);
+        let operation = scene.gate.operation();
+        let (_, arrived) = scene.new_objects();
+        if said.is_empty() {
+            assert_eq!((ran.status, operation.outcome), (Some(0), Outcome::Done), "{name}: {}", ran.err);
+            sh_ok("git -C up.git update-ref -d refs/heads/good", scene.folder.path(), &scene.env);
+        } else {
+            assert!(matches!(ran.status, Some(1 | 128)) && ran.err.contains(said), "{name}: {}", ran.err);
+            assert_eq!((operation.outcome, arrived), (Outcome::Refused, Vec::new()), "{name}");
+        }
+    }
+    scene.good_push();
+}
+
+#[test]
+fn names_of_the_agents_write_nothing_on_a_terminal_or_into_a_log_but_themselves() {
+    let scene = Scene::new();
+    // It clears the screen, begins a line of its own, turns the direction of writing, and is longer than a line.
+    let name = "$(printf 'a\\033[2J\\nremote: fine\\342\\200\\256%0200d' 0)";
+    let script =
+        format!("echo t=$CANARY > \"{name}\" && git add -A && git commit -qm x && git push origin HEAD:refs/heads/x");
+    let ran = scene.run(&script);
+    assert!(ran.status == Some(1) && ran.err.contains("PUSH REJECTED: 1 possible"), "{}", ran.err);
+    let place = ran.err.lines().find(|line| line.contains("a\\u{1b}[2J\\u{a}remote: fine\\u{202e}0000")).unwrap();
+    assert!(place.contains("…@") && place.chars().count() < 250, "{place}");
+    let told: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("remote:")).collect();
+    assert!(
+        !told.concat().contains(['\u{202e}', '\n']) && told.iter().all(|line| !line.contains("\u{1b}[2J")),
+        "{told:?}"
+    );
+    let operation = scene.gate.operation();
+    let logged = serde_json::to_string(&operation).unwrap();
+    assert!(!logged.contains(['\u{1b}', '\u{202e}', '\n']), "{logged}");
+    assert!(scene.new_objects().1.is_empty());
+    scene.good_push();
+}

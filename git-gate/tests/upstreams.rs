@@ -238,6 +238,50 @@ fn one_that_dies_while_it_receives() {
     assert!(!scene.has("refs/heads/x"));
 }
 
+#[test]
+fn one_is_not_kept_waiting_while_the_agent_makes_up_its_mind() {
+    let scene = Scene::new();
+    // What the upstream runs says when it has ended.
+    let script = format!(
+        "mkdir wrapper && for p in {g}/git*; do ln -s $p wrapper/; done; rm -f wrapper/git-receive-pack; \
+         printf '#!/bin/sh\\n{g}/git receive-pack \"$@\"\\necho ended >> {here}/ended\\n' > wrapper/git-receive-pack && \
+         chmod +x wrapper/git-receive-pack",
+        g = git().display(),
+        here = scene.here().display()
+    );
+    sh_ok(&script, scene.here(), &scene.env);
+    let sshd = Sshd::start(scene.here(), &scene.here().join("wrapper"), "ed25519");
+    let gate = Gate::start(&scene.config(vec![scene.remote(&sshd)]), &[("key", sshd.client_key())]);
+    // The hook waits until the conversation that brought the advertisement is over; only then comes the first line.
+    let hook = format!("while [ ! -e {}/ended ]; do sleep 0.1; done", scene.here().display());
+    let push = format!(
+        "printf '#!/bin/sh\\n{hook}\\n' > .git/hooks/pre-push && chmod +x .git/hooks/pre-push && git push $URL HEAD:refs/heads/x"
+    );
+    let ran = scene.run(&gate, &push);
+    assert_eq!((ran.status, gate.operation().outcome), (Some(0), Outcome::Done), "{}", ran.err);
+    assert!(scene.has("refs/heads/x"));
+}
+
+#[test]
+fn a_path_is_a_path_whatever_a_shell_would_make_of_it() {
+    let scene = Scene::new();
+    let made = format!("made-by-a-path-{}", std::process::id());
+    let touch = format!("touch${{IFS}}{made}");
+    let name = &format!("it's$({touch})`{touch}`;{touch}!*.git");
+    std::fs::rename(scene.here().join("live/up.git"), scene.here().join("live").join(name)).unwrap();
+    let sshd = scene.sshd();
+    let remote = Remote { upstream: sshd.url(&scene.here().join("live").join(name)), ..scene.remote(&sshd) };
+    let gate = Gate::start(&scene.config(vec![remote]), &[("key", sshd.client_key())]);
+    for command in ["git ls-remote --exit-code $URL main", "git push $URL HEAD:refs/heads/x"] {
+        let ran = scene.run(&gate, command);
+        assert_eq!(ran.status, Some(0), "{command}: {}\n{:?}", ran.err, gate.operation());
+    }
+    // Where a shell of theirs would be: at home, or beside the repository.
+    let look = format!("ls -d ~$(id -un)/{made} live/{made} w/{made} {made} 2>/dev/null");
+    let found = sh(&format!("eval \"{look}\""), scene.here(), &scene.env).out;
+    assert_eq!(found, "", "the shell of the upstream ran what stands in the path");
+}
+
 fn https_remote(https: &Https, path: &Path) -> Remote {
     Remote {
         name: "app".into(),

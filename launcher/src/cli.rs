@@ -31,7 +31,7 @@ pub enum Command {
     /// Launch a bottle that has ended once more, with its saved work and the Dockerfile that was approved for it
     #[command(
         override_usage = "launcher resume <ID> [OPTIONS] [-- CMD...]",
-        after_help = "Examples:\n  launcher resume coder\n  launcher resume coder --no-dockerfile -- bash"
+        after_help = "Examples:\n  launcher resume coder\n  launcher resume coder --dry-run\n  launcher resume coder --no-dockerfile -- bash"
     )]
     Resume(Resume),
     /// List the bottles that are running
@@ -102,6 +102,30 @@ pub struct Run {
     /// The bottle's name on this machine; without it the agent's, numbered where that is taken
     #[arg(long)]
     pub name: Option<String>,
+    /// Copy nothing of the current directory into the bottle
+    #[arg(long)]
+    pub no_workspace: bool,
+    /// How it is launched.
+    #[command(flatten)]
+    pub launch: Launch,
+}
+
+/// `resume`
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// The bottle, or the beginning of its name
+    pub id: String,
+    /// Use the manifest's image, whatever Dockerfile was approved
+    #[arg(long)]
+    pub no_dockerfile: bool,
+    /// How it is launched.
+    #[command(flatten)]
+    pub launch: Launch,
+}
+
+/// What `run` and `resume` are told alike.
+#[derive(Debug, Args)]
+pub struct Launch {
     /// No terminal: the prompt goes in, the output comes out
     #[arg(long)]
     pub headless: bool,
@@ -120,9 +144,6 @@ pub struct Run {
     /// How --dry-run prints the plan: text or json
     #[arg(long, value_enum, default_value_t = Output::Text, hide_possible_values = true, requires = "dry_run")]
     pub output: Output,
-    /// Copy nothing of the current directory into the bottle
-    #[arg(long)]
-    pub no_workspace: bool,
     /// pipelock's image, instead of the pinned one
     #[arg(long, value_name = "IMAGE")]
     pub pipelock_image: Option<String>,
@@ -131,32 +152,11 @@ pub struct Run {
     pub command: Vec<String>,
 }
 
-/// `resume`
-#[derive(Debug, Args)]
-pub struct Resume {
-    /// The bottle, or the beginning of its name
-    pub id: String,
-    /// Use the manifest's image, whatever Dockerfile was approved
-    #[arg(long)]
-    pub no_dockerfile: bool,
-    /// No terminal: the prompt goes in, the output comes out
-    #[arg(long)]
-    pub headless: bool,
-    /// What a headless agent is asked to do
-    #[arg(long, requires = "headless")]
-    pub prompt: Option<String>,
-    /// Leave the bottle alone as soon as the agent runs
-    #[arg(long)]
-    pub detach: bool,
-    /// Do not ask whether the agent may have what the manifest gives it
-    #[arg(long, short)]
-    pub yes: bool,
-    /// pipelock's image, instead of the pinned one
-    #[arg(long, value_name = "IMAGE")]
-    pub pipelock_image: Option<String>,
-    /// The program to run, instead of the image's own
-    #[arg(last = true, value_name = "CMD")]
-    pub command: Vec<String>,
+impl Launch {
+    /// What a headless agent is asked; `None` for one with a terminal.
+    pub fn prompt(&self) -> Option<String> {
+        self.headless.then(|| self.prompt.clone().unwrap_or_default())
+    }
 }
 
 /// How to print.

@@ -1,6 +1,8 @@
 //! The state directory: one folder a bottle, and the lock that says that its keeper lives. Directories are 0700, files
 //! 0600. A folder outlives its bottle: it holds the saved workspace and the log.
 
+mod taken;
+
 use crate::plan::{Plan, Undo};
 use crate::report::Report;
 use serde::{Deserialize, Serialize};
@@ -12,8 +14,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The list of what an agent was given is never larger: two million paths of a workspace.
-const BASELINE_BYTES_MAX: u64 = 2 << 30;
 /// Our own small files are never larger.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -206,7 +206,7 @@ impl BottleDir {
         self.path.join("workspace.tar.zst")
     }
 
-    /// What the agent was given.
+    /// What the saved work of this life or an earlier one is compared with; see [`Self::read_baseline`].
     pub fn baseline(&self) -> PathBuf {
         self.path.join("baseline.json")
     }
@@ -315,12 +315,6 @@ impl BottleDir {
     /// Reads what happened; `None` while the bottle lives, and when its keeper did not live to write it.
     pub fn report(&self) -> Option<Report> {
         serde_json::from_slice(&read_limited(&self.path.join("report.json")).ok()?).ok()
-    }
-
-    /// What the agent was given.
-    pub fn read_baseline(&self) -> io::Result<crate::workspace::Baseline> {
-        let file = File::open(self.baseline())?;
-        Ok(serde_json::from_reader(io::BufReader::new(file.take(BASELINE_BYTES_MAX)))?)
     }
 
     /// Writes down what a plan will make.

@@ -331,6 +331,29 @@ async fn a_route_of_a_known_kind_is_added_while_the_bottle_runs() {
     .await;
 }
 
+#[tokio::test]
+async fn a_bottle_that_is_to_end_at_once_waits_for_no_pipelock_that_is_being_started_again() {
+    let (told, tell) = tokio::sync::oneshot::channel();
+    let (bottle, _) = during(|bottle| async move {
+        for host in ["never-back.example", "other.example"] {
+            let reply = bottle.decides(&Subject::Own(hosts(&[host])), &Terms::default()).await;
+            assert!(matches!(&reply, Reply::Done(_)), "{reply:?}");
+        }
+        let revoking = Arc::clone(&bottle);
+        tokio::spawn(async move {
+            let back = Subject::Back("other.example".to_owned());
+            told.send(revoking.decides(&back, &Terms::default()).await).unwrap();
+        });
+        until("it is told to start again", || bottle.told("pipelock").ends_with("restart\n")).await;
+    })
+    .await;
+    // It was given up, and not waited for until its time was over; what was taken away is away.
+    let reply = tell.await.unwrap();
+    assert!(matches!(&reply, Reply::Refused { reason, .. } if reason.contains("has gone")), "{reply:?}");
+    let ended = |event: &Event| matches!(event, Event::Ended { change, .. } if *change == hosts(&["other.example"]));
+    assert!(bottle.events().iter().any(ended), "{:?}", bottle.events());
+}
+
 /// A route whose host's TLS is not to be opened, which no route-pipelock takes while it runs.
 fn unopened() -> (Subject, Terms) {
     let Subject::Own(Change::Route(route)) = crates() else { unreachable!("it is a route") };

@@ -108,6 +108,11 @@ impl<'a> Reader<'a> {
         self.update(text(data))
     }
 
+    /// Does the client take what it is told in bands from here on? Its first line says so.
+    pub fn side_band(&self) -> bool {
+        self.commands.agreed("side-band-64k")
+    }
+
     /// The lines have ended with a flush; `None` when there was no update, which is how a client says goodbye.
     pub fn end(self) -> Option<Commands> {
         (!self.commands.updates.is_empty()).then_some(self.commands)
@@ -123,7 +128,9 @@ impl<'a> Reader<'a> {
         if old.is_null() && new.is_null() {
             return Err(CommandError::Malformed);
         }
-        let name = RefName::parse(&line[2 * hex + 2..], self.limits.ref_bytes).ok_or(CommandError::Name)?;
+        let name = &line[2 * hex + 2..];
+        self.within("ref_bytes", name.len(), self.limits.ref_bytes, "bytes in a ref name")?;
+        let name = RefName::parse(name, self.limits.ref_bytes).ok_or(CommandError::Name)?;
         if !self.names.insert(name.clone()) {
             return Err(CommandError::Twice);
         }
@@ -323,6 +330,10 @@ mod tests {
             (vec![good("HEAD")], Name),
             (vec![good("refs/heads/../../x")], Name),
             (vec![good("refs/heads/a\nb")], Name),
+            (
+                vec![good(&format!("refs/heads/{}", "a".repeat(1014)))],
+                Limit { name: "ref_bytes", limit: 1024, of: "bytes in a ref name" },
+            ),
             (vec![format!("{NULL} {NULL} refs/heads/a\0report-status")], Malformed),
             (vec![format!("{A}  {B} refs/heads/a\0report-status")], Malformed),
             (vec![format!("{A}\0report-status")], Malformed),
@@ -338,6 +349,8 @@ mod tests {
         ] {
             assert_eq!(read(&lines), Err(wanted), "{lines:?}");
         }
+        // The longest name that there may be.
+        assert!(read(&[good(&format!("refs/heads/{}", "a".repeat(1013)))]).is_ok_and(|commands| commands.is_some()));
     }
 
     #[test]

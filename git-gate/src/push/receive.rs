@@ -21,6 +21,9 @@ use tokio::sync::mpsc;
 /// Chunks between the connection and the parser.
 const CHUNKS_WAITING: usize = 32;
 
+/// How long a pack may be slow before it is refused.
+const PACE: Duration = Duration::from_secs(120);
+
 /// A commit that says this asks a forge to skip its own scan.
 const SKIPS: [&[u8]; 2] = [b"[skip secret push protection]", b"[skip secret detection]"];
 
@@ -74,7 +77,7 @@ pub enum ReceiveError {
     #[error("the pack did not go on for {0} seconds")]
     Late(u64),
     /// Too little came in time.
-    #[error("the pack came with less than {0} bytes a second")]
+    #[error("the pack came with less than {0} bytes a second (pack_bytes_per_second)")]
     Slow(u64),
     /// The agent went away.
     #[error("the agent went away")]
@@ -173,21 +176,22 @@ impl Feeder<'_> {
         place.send(bytes);
         reader.consume(length);
         self.until = None;
-        self.pace(length)
+        self.pace(length, Instant::now())
     }
 
-    fn pace(&mut self, bytes: usize) -> Result<(), ReceiveError> {
+    /// Counts what came, and says whether it comes too slowly: looked at every so often, and then for all that time.
+    fn pace(&mut self, bytes: usize, now: Instant) -> Result<(), ReceiveError> {
         if !self.begun {
             self.begun = true;
-            self.since = Instant::now();
+            self.since = now;
         }
         self.counted += bytes as u64;
-        let passed = self.since.elapsed();
-        if passed >= Duration::from_secs(120) {
-            if self.counted < self.limits.pack_bytes_per_second * passed.as_secs() {
+        let passed = now.duration_since(self.since);
+        if passed >= PACE {
+            if self.counted < self.limits.pack_bytes_per_second.saturating_mul(passed.as_secs()) {
                 return Err(ReceiveError::Slow(self.limits.pack_bytes_per_second));
             }
-            self.since = Instant::now();
+            self.since = now;
             self.counted = 0;
         }
         Ok(())
@@ -323,4 +327,30 @@ pub fn tree_names(content: &[u8], format: Kind) -> Result<Vec<u8>, pack::Refused
 
 fn holds(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_that_trickles_is_refused_and_a_slow_one_is_not() {
+        let limits = Limits { pack_bytes_per_second: 1000, ..Limits::default() };
+        // So many bytes every ten seconds, for six minutes.
+        let told = |bytes: usize| {
+            let began = Instant::now();
+            let mut feeder =
+                Feeder { sender: None, limits: &limits, since: began, counted: 0, begun: false, until: None };
+            (0..36).try_for_each(|n| feeder.pace(bytes, began + n * Duration::from_secs(10)))
+        };
+        assert_eq!(told(10_000).map_err(|error| error.to_string()), Ok(()));
+        let slow = told(9_000).map_err(|error| error.to_string());
+        assert_eq!(slow, Err("the pack came with less than 1000 bytes a second (pack_bytes_per_second)".to_owned()));
+        // One that begins fast does not earn the right to trickle.
+        let began = Instant::now();
+        let mut feeder = Feeder { sender: None, limits: &limits, since: began, counted: 0, begun: false, until: None };
+        assert!(feeder.pace(10_000_000, began).is_ok());
+        assert!(feeder.pace(1, began + Duration::from_secs(120)).is_ok());
+        assert!(feeder.pace(1, began + Duration::from_secs(240)).is_err());
+    }
 }

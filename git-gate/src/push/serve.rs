@@ -197,7 +197,9 @@ async fn ask(
         match agent.packet(&mut packets).await {
             Ok(Packet::Data(data)) => {
                 left = left.saturating_sub(data.len() as u64 + 4);
-                reader.line(&data).map_err(|error: CommandError| Stop::Refused(error.to_string()))?;
+                let read = reader.line(&data);
+                agent.side_band = reader.side_band();
+                read.map_err(|error: CommandError| Stop::Refused(error.to_string()))?;
             }
             Ok(Packet::Flush) => break,
             Ok(Packet::Delim | Packet::ResponseEnd) => return Err(Stop::Refused("a ref update cannot be read".into())),

@@ -80,6 +80,8 @@ fn help_of_run() {
                                     names
           --name <NAME>             The bottle's name on this machine; without it
                                     the agent's, numbered where that is taken
+          --no-workspace            Copy nothing of the current directory into the
+                                    bottle
           --headless                No terminal: the prompt goes in, the output
                                     comes out
           --prompt <PROMPT>         What a headless agent is asked to do
@@ -89,8 +91,6 @@ fn help_of_run() {
           --dry-run                 Print the plan and stop; works without an engine
           --output <OUTPUT>         How --dry-run prints the plan: text or json
                                     [default: text]
-          --no-workspace            Copy nothing of the current directory into the
-                                    bottle
           --pipelock-image <IMAGE>  pipelock's image, instead of the pinned one
       -h, --help                    Print help
 

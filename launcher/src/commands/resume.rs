@@ -2,15 +2,15 @@
 //! Dockerfile that was approved for it. What it may reach is what the manifests say now; what was granted is not carried over.
 
 use super::{Here, run};
-use crate::cli::{Output, Resume, Run};
-use crate::engine::ImageFacts;
+use crate::cli::Resume;
+use crate::engine::{Engine, ImageFacts};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::images;
 use crate::keeper::desk;
 use crate::manifest::load::{Loaded, load};
 use crate::plan::build::{Built, deeds};
-use crate::plan::{Order, PlanError, Resumed, agent};
+use crate::plan::{Facts, Order, PlanError, Resumed, agent};
 use crate::state::{self, BottleDir, Metadata};
 use crate::ui::clean;
 use crate::verdict::page;
@@ -24,6 +24,9 @@ const LINES_SHOWN_MAX: usize = 40;
 pub async fn resume(here: &Here, args: Resume) -> Result<Exit, Failure> {
     let dir = here.bottle(&args.id)?;
     let metadata = ended(&dir)?;
+    if args.launch.dry_run {
+        return dry_run(here, &args, &dir).await;
+    }
     let engine = here.engine().await?;
     let address = engine.address().to_string();
     if let Some(other) = metadata.engine.filter(|other| *other != address) {
@@ -36,15 +39,30 @@ pub async fn resume(here: &Here, args: Resume) -> Result<Exit, Failure> {
     super::cleanup::sweep_quietly(here, &engine).await?;
     let metadata = saved(&dir)?;
     let loaded = loaded(here, &dir, &metadata)?;
-    let args = as_run(args, &dir, &metadata);
-    let order = order(here, &args.0, &loaded, &metadata)?;
-    let order = with_dockerfile(order, &dir, args.1)?;
+    let order = order(here, &args, &loaded, (&dir, &metadata))?;
     let keys = run::Keys::read(here, &order)?;
     let facts = run::facts(&engine, &order).await?;
-    if !args.0.yes && !args.0.headless {
+    if !args.launch.yes && !args.launch.headless {
         here.ui.line(&shown(&order, &dir, &metadata));
     }
-    run::launch(here, &args.0, &loaded, (order, keys), (&engine, facts)).await
+    run::launch(here, &args.launch, &loaded, (order, keys, Some(dir.id())), (&engine, facts)).await
+}
+
+/// Says what it would go on from and prints the plan. Changes nothing, and what only an engine knows is unknown where none
+/// answers.
+async fn dry_run(here: &Here, args: &Resume, dir: &BottleDir) -> Result<Exit, Failure> {
+    let metadata = saved(dir)?;
+    let loaded = loaded(here, dir, &metadata)?;
+    let mut order = order(here, args, &loaded, (dir, &metadata))?;
+    here.ui.line(&shown(&order, dir, &metadata));
+    let mut facts = Facts::default();
+    if let Ok(engine) = here.engine().await {
+        facts = run::facts(&engine, &order).await.unwrap_or_default();
+        if let Ok(Some(base)) = engine.image(&agent::base_image(&order)).await {
+            facts.agent_image = fit(&mut order, &base)?.or(facts.agent_image);
+        }
+    }
+    run::print_plan(here, &args.launch, &order, &facts)
 }
 
 /// Now that the image is there with which the Dockerfile begins: what it makes is named, and what that will say of itself is
@@ -111,27 +129,14 @@ fn loaded(here: &Here, dir: &BottleDir, metadata: &Metadata) -> Result<Loaded, F
     Ok(loaded)
 }
 
-/// The same as words of `run`, and whether an approved Dockerfile is used.
-fn as_run(args: Resume, dir: &BottleDir, metadata: &Metadata) -> (Run, bool) {
-    let run = Run {
-        agent: Some(metadata.agent.clone()),
-        bottle: Some(metadata.bottle.clone()),
-        name: Some(dir.id().to_owned()),
-        headless: args.headless,
-        prompt: args.prompt,
-        detach: args.detach,
-        yes: args.yes,
-        dry_run: false,
-        output: Output::Text,
-        no_workspace: metadata.workspace.is_none(),
-        pipelock_image: args.pipelock_image,
-        command: args.command,
-    };
-    (run, !args.no_dockerfile)
-}
-
-fn order(here: &Here, args: &Run, loaded: &Loaded, metadata: &Metadata) -> Result<Order, Failure> {
-    Ok(Order {
+/// The order, with the Dockerfile that was approved.
+fn order(
+    here: &Here,
+    args: &Resume,
+    loaded: &Loaded,
+    (dir, metadata): (&BottleDir, &Metadata),
+) -> Result<Order, Failure> {
+    let order = Order {
         owner: crate::engine::Owner {
             id: metadata.id.clone(),
             host: state::host_hash(),
@@ -140,14 +145,15 @@ fn order(here: &Here, args: &Run, loaded: &Loaded, metadata: &Metadata) -> Resul
         },
         agent: loaded.agent.clone(),
         bottle: loaded.bottle.clone(),
-        command: args.command.clone(),
-        prompt: args.headless.then(|| args.prompt.clone().unwrap_or_default()),
+        command: args.launch.command.clone(),
+        prompt: args.launch.prompt(),
         workspace: metadata.workspace.clone(),
         subnet_pool: loaded.user.subnet_pool,
         images: images::references(),
         attempt: 0,
         resumed: Some(Resumed::default()),
-    })
+    };
+    with_dockerfile(order, dir, !args.no_dockerfile)
 }
 
 /// Reads the approved Dockerfile. What is read here is what is shown, and what is carried out.

@@ -2,7 +2,7 @@
 
 use super::Here;
 use crate::attach::{self, Part, Parted};
-use crate::cli::{Output, Run};
+use crate::cli::{self, Output, Run};
 use crate::credentials;
 use crate::engine::{Engine, Owner, docker::Docker};
 use crate::error::{Failure, chain};
@@ -32,15 +32,15 @@ pub async fn run(here: &Here, args: Run) -> Result<Exit, Failure> {
     let Some(agent) = args.agent.as_deref() else { return Err(nobody(here)) };
     let loaded = loaded(here, agent, &args)?;
     let mut order = order(here, &args, &loaded)?;
-    if args.dry_run {
-        return dry_run(here, &args, &order).await;
+    if args.launch.dry_run {
+        return dry_run(here, &args, order).await;
     }
     let keys = Keys::read(here, &order)?;
     let engine = here.engine().await?;
     super::cleanup::sweep_quietly(here, &engine).await?;
     let facts = facts(&engine, &order).await?;
     choose_id(here, &args, &mut order, &facts)?;
-    launch(here, &args, &loaded, (order, keys), (&engine, facts)).await
+    launch(here, &args.launch, &loaded, (order, keys, args.name.as_deref()), (&engine, facts)).await
 }
 
 /// What opens the doors of a bottle, and when it was read.
@@ -61,12 +61,13 @@ impl Keys {
     }
 }
 
-/// Shows an order, asks, makes images ready, and starts a keeper for it; stays with the bottle to its end.
+/// Shows an order, asks, makes images ready, and starts a keeper for it, under this name where one is asked for; stays with the
+/// bottle to its end.
 pub async fn launch(
     here: &Here,
-    args: &Run,
+    args: &cli::Launch,
     loaded: &Loaded,
-    (mut order, keys): (Order, Keys),
+    (mut order, keys, name): (Order, Keys, Option<&str>),
     (engine, facts): (&Docker, Facts),
 ) -> Result<Exit, Failure> {
     let reference = images::pipelock_reference(args.pipelock_image.as_deref(), loaded.user.pipelock_image.as_deref())?;
@@ -92,7 +93,7 @@ pub async fn launch(
     plan::plan(&order, &known).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
     let charge = Charge {
         image,
-        pinned: args.name.is_some(),
+        pinned: name.is_some(),
         // The address itself: what DOCKER_HOST or the current context says may be another by the time of a sweep.
         engine: Some(engine.address().to_string()),
         credentials: keys.credentials,
@@ -158,8 +159,8 @@ fn order(here: &Here, args: &Run, loaded: &Loaded) -> Result<Order, Failure> {
         },
         agent: loaded.agent.clone(),
         bottle: loaded.bottle.clone(),
-        command: args.command.clone(),
-        prompt: args.headless.then(|| args.prompt.clone().unwrap_or_default()),
+        command: args.launch.command.clone(),
+        prompt: args.launch.prompt(),
         workspace: copies.then(|| here.cwd.clone()),
         subnet_pool: loaded.user.subnet_pool,
         images: images::references(),
@@ -183,15 +184,19 @@ fn not_everything(here: &Here, config: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the plan. What only an engine knows is unknown where none answers.
-async fn dry_run(here: &Here, args: &Run, order: &Order) -> Result<Exit, Failure> {
+/// What only an engine knows is unknown where none answers.
+async fn dry_run(here: &Here, args: &Run, mut order: Order) -> Result<Exit, Failure> {
     let facts = match here.engine().await {
-        Ok(engine) => facts(&engine, order).await.unwrap_or_default(),
+        Ok(engine) => facts(&engine, &order).await.unwrap_or_default(),
         Err(_) => Facts::default(),
     };
-    let mut order = order.clone();
     choose_id(here, args, &mut order, &facts)?;
-    let plan = plan::plan(&order, &facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
+    print_plan(here, &args.launch, &order, &facts)
+}
+
+/// Prints the plan of an order, and launches nothing.
+pub fn print_plan(here: &Here, args: &cli::Launch, order: &Order, facts: &Facts) -> Result<Exit, Failure> {
+    let plan = plan::plan(order, facts).map_err(|e| Failure::launch(e.to_string(), e.hint()))?;
     let text = match args.output {
         Output::Text => print::text(&plan),
         Output::Json => print::json(&plan),
@@ -286,7 +291,7 @@ fn agent_env(here: &Here, order: &Order) -> Result<Vec<(String, String)>, Failur
 /// Shows what the agent will have, and asks; a pipelock that nobody knows yet is asked about as well.
 fn allowed(
     here: &Here,
-    args: &Run,
+    args: &cli::Launch,
     order: &Order,
     facts: &Facts,
     pipelock: &Pipelock,
@@ -362,7 +367,7 @@ pub fn start_keeper(here: &Here, charge: &Charge) -> Result<BottleDir, Failure> 
 }
 
 /// Stays with the bottle to its end.
-async fn follow(here: &Here, args: &Run, dir: &BottleDir) -> Result<Exit, Failure> {
+async fn follow(here: &Here, args: &cli::Launch, dir: &BottleDir) -> Result<Exit, Failure> {
     let lost = |e: std::io::Error| Failure::launch(format!("the keeper does not answer: {e}"), None);
     let (reader, mut writer) = split(connect(&dir.socket()).await.map_err(lost)?);
     let tty = if args.headless || args.detach { None } else { attach::terminal() };

@@ -45,6 +45,11 @@ pub async fn take(here: &Here, args: &Take) -> Result<Exit, Failure> {
     let taken = workspace::take(&work.archive, &work.baseline, &work.home, dir.id(), options)
         .map_err(|e| failure(&e, dir.id()))?;
     here.ui.line(&said(&taken));
+    if let Err(error) = session.dir.write_taken(&work.baseline, taken.settled) {
+        let why =
+            format!("what was taken cannot be noted: {error}; after a `resume`, take will see it as changes of yours");
+        here.ui.warn(&why);
+    }
     Ok(Exit::Success)
 }
 

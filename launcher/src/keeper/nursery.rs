@@ -160,6 +160,7 @@ impl<E: Engine> Nursery<E> {
             words: None,
             rejected: Rejected::default(),
             stop: self.stop.clone(),
+            wanted: self.shared.stopper.stop(),
             restarts: 0,
             retires: None,
         };

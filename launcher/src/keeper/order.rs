@@ -2,7 +2,8 @@
 //! ([`super::tend`]) and carries orders out one after another; whoever gives one awaits its answer.
 //!
 //! Every order ends: its parts have limits, and one that meets a sidecar that does not run is refused at once, so that
-//! nothing that was answered with "failed" happens later.
+//! nothing that was answered with "failed" happens later. One that is under way when the bottle is to end at once is given
+//! up with its sidecar.
 
 use crate::control::{Probed, Said, Sidecar, Startup, Status};
 use bottle_images::init::Frame;

@@ -69,6 +69,8 @@ pub(super) struct Tended<E: Engine> {
     /// Who is told that an upstream rejects a credential, by its name.
     pub(super) rejected: Rejected,
     pub(super) stop: Stop,
+    /// Who wants the end of the bottle.
+    pub(super) wanted: Stop,
     pub(super) restarts: u64,
     /// When it ends at the latest, once it is not to begin again.
     pub(super) retires: Option<tokio::time::Instant>,
@@ -120,7 +122,7 @@ impl<E: Engine> Tended<E> {
     async fn hold(&mut self, mut sidecar: Sidecar) -> Parting {
         let mut status = sidecar.status();
         let mut lines = sidecar.take_lines();
-        let stop = self.stop.clone();
+        let (stop, wanted) = (self.stop.clone(), self.wanted.clone());
         loop {
             let next = tokio::select! {
                 () = stop.reached(Level::Now) => return Parting::LetGo,
@@ -146,6 +148,8 @@ impl<E: Engine> Tended<E> {
                 Next::Order(order) => {
                     let parting = tokio::select! {
                         () = stop.reached(Level::Now) => return Parting::LetGo,
+                        // Whoever gave the order is waited for when the bottle ends, and the order may take long.
+                        () = wanted.reached(Level::Now) => return Parting::LetGo,
                         parting = self.obey(order, &mut sidecar) => parting,
                     };
                     match parting {

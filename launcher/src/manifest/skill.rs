@@ -7,6 +7,7 @@ use super::reader::texts;
 use super::report::Report;
 use super::tree::Entry;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -102,17 +103,24 @@ fn walk(folder: &Path, below: &str, depth: usize, left: &mut u64, files: &mut Ve
         } else if !about.is_file() {
             return Err(format!("{} is a link or no file; only files and folders come along", path(&at)));
         } else {
-            let size = about.len();
-            *left = left.checked_sub(size).ok_or(format!("it is larger than {} MiB", BYTES_MAX >> 20))?;
             if files.len() == FILES_MAX {
                 return Err(format!("it has more than {FILES_MAX} files"));
             }
-            let content = std::fs::read(&at).map_err(|e| unreadable(&at, e))?;
+            let content = content(&at, *left).map_err(|e| unreadable(&at, e))?;
+            *left =
+                left.checked_sub(content.len() as u64).ok_or(format!("it is larger than {} MiB", BYTES_MAX >> 20))?;
             let executable = about.permissions().mode() & 0o100 != 0;
             files.push(SkillFile { path: relative, executable, content });
         }
     }
     Ok(())
+}
+
+/// What is in a file, and no more than a byte over `most` of it: what it says of its size is not what there is to read.
+fn content(at: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(at)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 mod base64_bytes {
@@ -151,6 +159,17 @@ mod tests {
         assert_eq!(seen, [("SKILL.md", false), ("scripts/run.sh", true)]);
         let sent = serde_json::to_string(&found).unwrap();
         assert_eq!(serde_json::from_str::<Vec<SkillFile>>(&sent).unwrap(), found);
+    }
+
+    #[test]
+    fn a_file_that_is_more_than_it_says_is_read_to_the_limit_and_no_further() {
+        // It says that it is empty, and has no end.
+        let endless = Path::new("/dev/zero");
+        assert_eq!(endless.metadata().unwrap().len(), 0);
+        assert_eq!(content(endless, 1000).unwrap().len(), 1001);
+        let dir = skill(&[("SKILL.md", "# Review")]);
+        assert_eq!(content(&dir.path().join("SKILL.md"), 8).unwrap(), b"# Review");
+        assert_eq!(content(&dir.path().join("SKILL.md"), 3).unwrap(), b"# Re");
     }
 
     #[test]

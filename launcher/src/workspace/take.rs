@@ -53,6 +53,9 @@ pub struct Taken {
     pub careful: Vec<TreePath>,
     /// What became of the commits.
     pub commits: Commits,
+    /// What another life of the bottle is compared with: what the agent was given, and for whatever was taken what it made
+    /// of it.
+    pub settled: Baseline,
 }
 
 /// Takes the agent's files and commits into `workspace`. Where the operator changed a file that the agent changed as
@@ -73,7 +76,8 @@ pub fn take(
     let tree = AgentTree::read(archive)?;
     let changes = compare(baseline, &tree);
     let plan = Plan::make(&changes.files, &host)?;
-    let mut taken = Taken { refused: changes.refused, already: plan.already, ..Taken::default() };
+    let settled = settled(baseline, &changes.files, &plan.stuck);
+    let mut taken = Taken { refused: changes.refused, already: plan.already, settled, ..Taken::default() };
     if options.force {
         taken.overwritten = plan.conflicts.into_iter().map(|c| c.path).collect();
         taken.refused.extend(plan.stuck.into_iter().map(|c| (c.path, c.why)));
@@ -93,6 +97,19 @@ pub fn take(
     taken.careful = staged.careful.clone();
     apply(&host, &staged, &deeds, &mut taken)?;
     Ok(taken)
+}
+
+/// What agent and host agree on after a take of these changes, but for those that even force does not take.
+fn settled(baseline: &Baseline, changes: &[Change], stuck: &[Conflict]) -> Baseline {
+    let stuck: BTreeSet<&TreePath> = stuck.iter().map(|conflict| &conflict.path).collect();
+    let mut settled = baseline.clone();
+    for change in changes.iter().filter(|change| !stuck.contains(&change.path)) {
+        match &change.after {
+            Some(node) => settled.entries.insert(change.path.clone(), node.clone()),
+            None => settled.entries.remove(&change.path),
+        };
+    }
+    settled
 }
 
 /// Removes what takes that were killed have left in a directory; tells whether there was any.

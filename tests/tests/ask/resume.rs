@@ -80,6 +80,25 @@ fn a_bottle_goes_on_with_its_work_in_the_container_that_was_approved() {
     let running = site.launcher(&["resume", bottle.id(), "--yes"]);
     assert!(running.status == 2 && running.stderr.contains("is running"), "{running:#?}");
     bottle.stop();
+    // Said beforehand, without doing any of it; also where no engine answers.
+    for host in [None, Some("unix:///nowhere.sock")] {
+        let mut command = site.command();
+        command.args(["resume", bottle.id(), "--dry-run", "--", "sleep", "900"]);
+        host.into_iter().for_each(|host| {
+            command.env("DOCKER_HOST", host);
+        });
+        let said: Output = command.output().unwrap().into();
+        let said = said.ok();
+        for words in [&format!("bottle {}\n", bottle.id()), "then: sleep 900", "no engine answered"] {
+            let is_wanted = host.is_some() || words != "no engine answered";
+            assert_eq!(said.stdout.contains(words), is_wanted, "{words}: {said:#?}");
+        }
+        for words in ["goes on from where it ended", "RUN mkdir -p /opt/tool/bin", "p1: "] {
+            assert!(said.stderr.contains(words), "{words}: {said:#?}");
+        }
+    }
+    assert!(!bottle.dir().has_lived() && images(&bottle).is_empty(), "nothing was done");
+    site.assert_nothing_left();
     let output = resumed(&site, &bottle, &[]).ok();
     assert_eq!(bottle.exec(&["newprog"]).ok().stdout, "new program\n", "{output:#?}");
     let here = bottle.sh("echo $GREETING; id -u; pwd; ls -la . deep; cat left.txt; cat /tmp/whose; test -s /tmp/hello && echo fetched").ok();
@@ -113,7 +132,16 @@ fn a_bottle_goes_on_with_its_work_in_the_container_that_was_approved() {
     let again = resumed(&site, &bottle, &[]).ok();
     assert_eq!(bottle.log("keeper").matches("carrying the Dockerfile out").count(), 1, "{again:#?}");
     assert_eq!(bottle.exec(&["newprog"]).status, 0);
+    bottle.sh("echo still more >> more.txt; rm left.txt").ok();
     bottle.stop();
+    // What was taken is no change of the operator's; what they changed since is theirs.
+    std::fs::write(site.work().join("own.txt"), "own\n").unwrap();
+    let diff = site.launcher(&["diff", bottle.id()]).ok().stdout;
+    assert!(diff.contains("more.txt") && diff.contains("left.txt") && !diff.contains("given.txt"), "{diff}");
+    let taken = site.launcher(&["take", bottle.id()]).ok();
+    assert!(taken.stderr.contains("1 written, 1 removed"), "{taken:#?}");
+    assert_eq!(std::fs::read_to_string(site.work().join("more.txt")).unwrap(), "more\nstill more\n");
+    assert!(!site.work().join("left.txt").exists() && site.work().join("own.txt").exists());
     resumed(&site, &bottle, &["--no-dockerfile"]).ok();
     assert_ne!(bottle.exec(&["newprog"]).status, 0);
     bottle.stop();

@@ -3,6 +3,7 @@
 
 use super::scene::{NEIGHBOUR, approve, asking, call, reaches, wait_for_pending};
 use bottle_tests::harness::{Site, World, finish, signal, wait_until};
+use bottle_tests::world::Evidence;
 use rustix::process::Signal;
 use serde_json::json;
 use std::process::Stdio;
@@ -50,7 +51,7 @@ fn a_route_is_asked_for_approved_with_a_credential_and_taken_back() {
     assert!(!answer.to_string().contains(world.canary()), "{answer}");
     assert!(arrives(), "{:#?}", bottle.log("cred-proxy"));
     let credential = format!("Bearer {}", world.canary());
-    let of_route = |e: &bottle_tests::world::Evidence| e.contains(NEIGHBOUR) && e.contains(&credential);
+    let of_route = |e: &Evidence| e.contains(NEIGHBOUR) && e.contains(&credential);
     wait_until("the credential went along", || world.seen("api").iter().any(of_route).then_some(()));
     assert!(!reaches(&bottle, NEIGHBOUR), "the host itself stays closed");
     // The stream of another route lost nothing.
@@ -106,6 +107,65 @@ fn the_first_route_of_a_bottle_brings_what_it_needs_and_nothing_of_it_is_left() 
         }
         site.assert_nothing_left();
     }
+}
+
+/// Writes a file so that nobody who looks at its date and size sees that it is another one.
+fn write_unseen(path: &std::path::Path, text: &str) {
+    let before = std::fs::metadata(path).unwrap();
+    assert_eq!(before.len(), text.len() as u64, "it has to be as long as what is there");
+    std::fs::write(path, text).unwrap();
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(before.modified().unwrap()).unwrap();
+}
+
+#[test]
+fn the_credential_of_an_approved_route_is_kept_fresh_and_read_again_when_it_is_rejected() {
+    let Some(site) = Site::new() else { return };
+    let world = World::start(&site);
+    let yaml = world.bottle_yaml(&site.clients());
+    site.bottle("dev", &format!("{}supervise: true\n", yaml.split("cred_proxy:").next().unwrap()));
+    let name = super::scene::fresh("ask");
+    site.agent(&name, "dev");
+    let bottle = site.run(&name).args(&["--no-workspace"]).detached(&["sleep", "900"]);
+    let token = site.path("config/asked-token");
+    // As long as the right one.
+    let of = |letter: &str| letter.repeat(world.canary().len());
+    std::fs::write(&token, of("o")).unwrap();
+    let arguments = json!({
+        "path": "/x/", "upstream": "https://api.world.example", "scheme": "Bearer", "allow": ["GET /**"],
+        "justification": "to speak with the model",
+    });
+    let asked = call(&site, &bottle, "cred-proxy-block", &arguments);
+    wait_for_pending(&site, &bottle, "p1");
+    approve(&site, &bottle, "p1", &["--token-ref", &format!("file:{}", token.display())]).ok();
+    assert_eq!(asked.answer()["status"], "approved");
+    let code = || {
+        let route = "http://cred-proxy:9099/x/v1/echo";
+        bottle.exec(&["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-m", "30", route]).stdout
+    };
+    let shown = |evidence: &Evidence| match evidence {
+        Evidence::Request { authorization: Some(shown), .. } => Some(shown.trim_start_matches("Bearer ").to_owned()),
+        _ => None,
+    };
+    let seen = || world.seen("api").iter().filter_map(shown).collect::<Vec<_>>();
+    // Nothing better is to be had: the upstream's answer comes through.
+    assert_eq!(code(), "401");
+    assert!(seen().iter().all(|shown| *shown == of("o")), "{:?}", seen());
+    // The file changes, and the next requests have what is in it.
+    std::fs::write(&token, of("p")).unwrap();
+    wait_until("the changed one is used", || (code() == "401" && seen().contains(&of("p"))).then_some(()));
+    // Nobody who looks sees this one: it is read because the upstream rejects the one before.
+    write_unseen(&token, world.canary());
+    wait_until("the rejected one is replaced", || (code() == "200").then_some(()));
+    let all = seen();
+    let turn = all.iter().position(|shown| shown == world.canary()).unwrap();
+    assert_eq!(all[turn - 1], of("p"), "the very request that was rejected went out once more: {all:?}");
+    assert!(all[turn..].iter().all(|shown| shown == world.canary()), "{all:?}");
+    // It is taken back, and so is what kept it fresh.
+    site.launcher(&["revoke", bottle.id(), "p1", "--yes"]).ok();
+    assert_ne!(code(), "200");
+    assert!(!std::fs::read_to_string(bottle.dir().log()).unwrap().contains(world.canary()));
+    bottle.stop();
+    site.assert_nothing_left();
 }
 
 fn is_running(container: &str) -> bool {

@@ -63,6 +63,7 @@ fn frames(unread: &mut Vec<u8>, runs: &mut bool, policy: &mut Option<Vec<u8>>) -
                     }
                 }
             }
+            (Some("restart"), ..) if policy.as_deref().is_some_and(|policy| lists(policy, NEVER_BACK)) => *runs = false,
             (Some("run" | "restart"), ..) => {
                 *runs = true;
                 said.push_str(&policy.as_deref().map(started).unwrap_or_default());
@@ -83,8 +84,10 @@ fn frames(unread: &mut Vec<u8>, runs: &mut bool, policy: &mut Option<Vec<u8>>) -
     said
 }
 
-/// A host that a pipelock here does not take into its policy, and one that it takes and keeps closed all the same.
+/// A host that a pipelock here does not take into its policy, one that it takes and keeps closed all the same, and one with
+/// which it does not come back when it is started again.
 const REFUSED: &str = "refused-by-pipelock.example";
+const NEVER_BACK: &str = "never-back.example";
 const KEPT_CLOSED: &str = "kept-closed.example";
 
 /// What it says then.
@@ -96,17 +99,20 @@ fn reloaded(policy: &[u8]) -> String {
     format!("{{\"event\":\"config_reload\",\"status\":\"success\",\"config_hash\":\"{hash}\"}}\n")
 }
 
-/// Is a host on the list of a policy?
 fn lets_through(policy: &[u8], host: &str) -> bool {
+    host != KEPT_CLOSED && lists(policy, host)
+}
+
+/// Is a host on the list of a policy?
+fn lists(policy: &[u8], host: &str) -> bool {
     let text = String::from_utf8_lossy(policy).into_owned();
     let list = text.lines().skip_while(|line| *line != "api_allowlist:").skip(1);
     let mut list =
         list.map_while(|line| line.trim_start().strip_prefix("- ")).map(|entry| entry.trim_matches(['"', '\'']));
-    host != KEPT_CLOSED
-        && list.any(|entry| match entry.strip_prefix("*.") {
-            Some(below) => host == below || host.ends_with(&format!(".{below}")),
-            None => host == entry,
-        })
+    list.any(|entry| match entry.strip_prefix("*.") {
+        Some(below) => host == below || host.ends_with(&format!(".{below}")),
+        None => host == entry,
+    })
 }
 
 /// As pipelock itself says it; what does not ask for strict mode runs in the other.

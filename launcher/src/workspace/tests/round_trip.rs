@@ -65,6 +65,44 @@ fn every_kind_of_change_comes_back() {
 }
 
 #[test]
+fn the_work_of_another_life_is_compared_with_what_was_taken_of_the_one_before() {
+    let mut world = World::new(fill);
+    fs::write(world.agent("text.txt"), "of the first life").unwrap();
+    fs::write(world.agent("made"), "made").unwrap();
+    fs::remove_file(world.agent("gone.txt")).unwrap();
+    symlink("/etc/passwd", world.agent("out")).unwrap();
+    let taken = world.take().unwrap();
+    assert_eq!(
+        (paths(&taken.written), paths(&taken.removed)),
+        (vec!["made".into(), "text.txt".into()], vec!["gone.txt".into()])
+    );
+    assert_eq!(refused(&taken.refused), ["out"]);
+    // Compared with what the agent was given, what it goes on with would be the operator's own changes.
+    fs::write(world.agent("text.txt"), "of the second life").unwrap();
+    fs::write(world.agent("gone.txt"), "back").unwrap();
+    fs::remove_file(world.agent("made")).unwrap();
+    assert!(matches!(world.take(), Err(WorkspaceError::Conflicts(_))));
+    world.packed.baseline = taken.settled;
+    fs::write(world.host("kept.txt"), "the operator's").unwrap();
+    let taken = world.take().unwrap();
+    assert_eq!(
+        (paths(&taken.written), paths(&taken.removed)),
+        (vec!["gone.txt".into(), "text.txt".into()], vec!["made".into()])
+    );
+    assert_eq!(refused(&taken.refused), ["out"], "what was refused is refused again");
+    assert_eq!(fs::read_to_string(world.host("text.txt")).unwrap(), "of the second life");
+    assert_eq!(fs::read_to_string(world.host("kept.txt")).unwrap(), "the operator's");
+    // What the operator changed of the taken work is theirs.
+    world.packed.baseline = taken.settled;
+    fs::write(world.host("text.txt"), "mended by hand").unwrap();
+    assert!(world.take().unwrap().written.is_empty());
+    fs::write(world.agent("text.txt"), "of the third life").unwrap();
+    let Err(WorkspaceError::Conflicts(conflicts)) = world.take() else { panic!("the operator's change is lost") };
+    assert_eq!(conflicts.iter().map(|c| c.path.to_string()).collect::<Vec<_>>(), ["text.txt"]);
+    world.assert_outside_untouched();
+}
+
+#[test]
 fn what_cannot_come_along_is_named_and_links_stay_links() {
     let long = format!("{}/{}", "d".repeat(200), "f".repeat(200));
     let far = "x/".repeat(120);
