@@ -121,7 +121,8 @@ async fn pass(
     let answer = match Box::pin(passage.renew()).await? {
         Some(upload) => {
             drop(answer);
-            passage.send(upload).await?
+            // Rare, and as large as the first: in a box, it is no part of every request.
+            Box::pin(passage.send(upload)).await?
         }
         None => answer,
     };

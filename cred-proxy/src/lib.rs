@@ -4,9 +4,10 @@
 //! ([`path`], [`allow`]), for whoever writes a table. Feature `server` is the sidecar itself.
 //!
 //! The order in which a request passes, each step able to refuse it: [`framing`] (is its framing beyond doubt?),
-//! [`decide`] (which route, and may it?), [`inject`] (what goes on, with the credential), [`upstream`] and [`pool`] (the
-//! way out), [`reply`] (what comes back), [`mask`] (without the credential). [`exchange`] takes one through all of it. The
-//! sidecar is told what to do on standard input ([`control`]), or, deployed alone, by a file ([`standalone`]).
+//! [`decide`] (which route, and may it?), [`inject`] and [`outgoing`] (what goes on, with the credential), [`upstream`] and
+//! [`pool`] (the way out), [`reply`] (what comes back), [`mask`] (without the credential). [`exchange`] takes one through all
+//! of it, by the table that its connection's [`seat`] holds. The sidecar is told what to do on standard input ([`control`]),
+//! or, deployed alone, by a file ([`standalone`]).
 
 #[cfg(feature = "server")]
 pub mod address;

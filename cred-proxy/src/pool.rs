@@ -152,21 +152,26 @@ impl Origin {
     pub async fn send(&self, head: Outgoing<'_>, mut upload: Upload) -> Result<Box<Answer>, Failure> {
         let progress = upload.progress();
         // It was just now that the request's head came.
-        if let Some(way) = self.take_kept(progress.last()).await {
+        let mut kept = self.take_kept(progress.last()).await;
+        // One call for both ways: each has its place in what a request needs.
+        loop {
+            let is_kept = kept.is_some();
+            let way = match kept.take() {
+                Some(way) => way,
+                None => self.within_connect(self.open()).await?,
+            };
             let may_be_sent_twice = head.is_safe() && upload.is_empty();
             match self.try_on(way, head, upload).await {
                 Ok(replied) => return Ok(replied),
-                Err(mut unanswered) => match unanswered.unsent.take() {
+                Err(mut unanswered) => match unanswered.unsent.take().filter(|_| is_kept) {
                     // It never left: the upstream had closed a connection that nobody was using.
                     Some(unsent) => upload = unsent,
                     // It may have left, but it changes nothing: the close crossed it on the way.
-                    None if may_be_sent_twice => upload = Upload::empty(),
+                    None if is_kept && may_be_sent_twice => upload = Upload::empty(),
                     None => return Err(self.broke_off(unanswered.error, &progress)),
                 },
             }
         }
-        let way = self.within_connect(self.open()).await?;
-        self.try_on(way, head, upload).await.map_err(|unanswered| self.broke_off(unanswered.error, &progress))
     }
 
     /// Sends a request that asks for an upgrade, on a connection of its own that nobody gets afterwards.
@@ -202,7 +207,8 @@ impl Origin {
                 (*response.status_mut(), *response.headers_mut()) = (status, headers);
                 response
             }
-            Way::Two(share) => share.send(head.two(upload)?).await?.map(Some),
+            // In a box: large beside what HTTP/1.1 needs.
+            Way::Two(share) => Box::pin(share.send(head.two(upload)?)).await?.map(Some),
         };
         Ok(Box::new(Answer { response, lease: Some(Lease(way)) }))
     }
