@@ -361,7 +361,7 @@ fn notice(ui: Ui, raw: bool, text: &str) {
     if raw {
         show(&mut std::io::stderr(), format!("\r\n[bottle] {text}\r\n").as_bytes())
     } else {
-        ui.line(&format!("[bottle] {text}"))
+        ui.sentence("[bottle] ", &text)
     }
 }
 

@@ -30,6 +30,11 @@ impl Ui {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 
+    /// A sentence for people under a head, broken between words where it is read on a terminal.
+    pub fn sentence(self, head: &str, text: &str) {
+        self.line(&self.fit(head, text));
+    }
+
     /// What is going on: one line that the next one replaces; without a terminal nothing.
     pub fn progress(self, text: &str) {
         if self.live {

@@ -24,6 +24,7 @@
 pub use bottle::{Bottle, Run};
 pub use output::{Output, wait_until};
 pub use process::{finish, is_alive, signal};
+pub use screen::Screen;
 pub use site::Site;
 pub use sshd::Sshd;
 pub use terminal::Terminal;
@@ -34,6 +35,7 @@ mod bottle;
 mod git_host;
 mod output;
 mod process;
+mod screen;
 mod site;
 mod sshd;
 mod terminal;

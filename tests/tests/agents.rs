@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test's helpers are tests too; what is skipped is said")]
 
-use bottle_tests::harness::{Output, Site, Unmade, World, finish, wait_until};
+use bottle_tests::harness::{Output, Screen, Site, Unmade, World, finish, wait_until};
 use bottle_tests::world::Evidence;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where an agent's programs come from: PyPI's package, and the ends of their paths in the wheel. The first is the agent.
 struct Agent {
@@ -55,6 +56,8 @@ struct Scene<'s> {
     site: &'s Site,
     world: World<'s>,
     image: Unmade<'s>,
+    /// The agent's name, and its bottle's: no other test on the engine has it.
+    name: String,
 }
 
 impl<'s> Scene<'s> {
@@ -82,15 +85,19 @@ impl<'s> Scene<'s> {
             &format!(
                 "agent: {{provider: {}, image: {}}}\negress:\n{}\ngit: {{user: {{name: Ada, email: ada@example.org}}}}\nsupervise: true\n\
                  cred_proxy:\n  routes:\n    - {{path: {path}, upstream: 'https://api.world.example', auth_scheme: Bearer, \
-                 token_ref: {{file: {}}}, role: {role}}}\n",
+                 token_ref: {{file: {}}}, role: {role}}}\nskills: [greet]\n",
                 agent.name,
                 image.tag(),
                 egress.join("\n"),
                 site.path("config/token").display(),
             ),
         );
-        let coder = format!("real-{}", agent.name);
-        site.manifest(&format!("agents/{coder}.md"), "bottle: dev", "Instructions of the operator.\n");
+        let skill = site.path("config/bottle/skills/greet");
+        std::fs::create_dir_all(&skill).unwrap();
+        std::fs::write(skill.join("SKILL.md"), SKILL).unwrap();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}{}-{}", agent.name, std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        site.manifest(&format!("agents/{name}.md"), "bottle: dev", "Instructions of the operator.\n");
         std::fs::write(site.work().join("file.txt"), "of the operator\n").unwrap();
         for args in [
             &["init", "-q"][..],
@@ -99,21 +106,51 @@ impl<'s> Scene<'s> {
         ] {
             done(Command::new("git").args(args).current_dir(site.work()));
         }
-        Self { site, world, image }
+        Self { site, world, image, name }
     }
 
     /// Runs the agent without a terminal.
-    fn ask(&self, agent: &Agent, prompt: &str, command: &[&str]) -> Output {
-        let name = format!("real-{}", agent.name);
-        let arguments = [&["run", &name, "--headless", "--prompt", prompt][..], command].concat();
+    fn ask(&self, prompt: &str, command: &[&str]) -> Output {
+        let arguments = [&["run", &self.name, "--headless", "--prompt", prompt][..], command].concat();
         self.site.launcher(&arguments)
     }
 
+    /// Starts the agent on a screen, says yes to what it will have, and waits for the line that it is typed into. Nothing else
+    /// is answered: a question of a first run would be there in its place.
+    fn begin(&self, ready: &str, command: &[&str]) -> Screen {
+        let screen = self.site.screen(&[&["run", &self.name][..], command].concat());
+        screen.wait_for("Start it? [y/N]");
+        screen.type_in("y");
+        screen.press("Enter");
+        screen.wait_for(ready);
+        screen
+    }
+
+    /// Types a prompt, waits for what the agent says at its end, and leaves it.
+    fn talk(&self, screen: &Screen, prompt: &str, leave: &str) {
+        for (text, then) in [(prompt, "DONE: "), (leave, "")] {
+            screen.type_in(text);
+            // A return that comes with the text is a part of what was pasted.
+            screen.wait_for(text.get(..20).unwrap_or(text));
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            screen.press("Enter");
+            screen.wait_for(then);
+        }
+        assert_eq!(screen.wait(), 0, "{}", screen.shown_so_far());
+        screen.wait_for(&format!("launcher take {}", self.name));
+    }
+
     /// The work is committed by who the manifest says, comes back, and the model was reached with the credential alone.
-    fn judge(&self, agent: &Agent, output: &Output) {
+    fn judge(&self, output: &Output) {
         assert_eq!(output.status, 0, "{output:#?}");
         assert!(output.stdout.contains("DONE: ") && output.stdout.contains("Ada made"), "{output:#?}");
         assert!(output.stdout.contains("Instructions of the operator."), "{output:#?}");
+        assert!(!output.stdout.contains(self.world.canary()) && !output.stderr.contains(self.world.canary()));
+        self.judge_work();
+    }
+
+    /// The model was reached with the credential alone, and the work and its commit come back.
+    fn judge_work(&self) {
         let expected = format!("Bearer {}", self.world.canary());
         let asked = self.world.seen("api");
         assert!(!asked.is_empty());
@@ -121,20 +158,20 @@ impl<'s> Scene<'s> {
             let Evidence::Request { authorization, host, .. } = evidence else { continue };
             assert_eq!((host.as_str(), authorization.as_deref()), ("api.world.example", Some(expected.as_str())));
         }
-        assert!(!output.stdout.contains(self.world.canary()) && !output.stderr.contains(self.world.canary()));
-        let id = format!("real-{}", agent.name);
-        self.site.launcher(&["take", &id]).ok();
+        self.site.launcher(&["take", &self.name]).ok();
         assert_eq!(std::fs::read_to_string(self.site.work().join("made.txt")).unwrap(), "made\n");
         let commits = Command::new("git")
-            .args(["for-each-ref", "--format=%(refname) %(subject)", "refs/bottle/"])
+            .args(["for-each-ref", "--format=%(refname) %(authorname) %(subject)", "refs/bottle/"])
             .current_dir(self.site.work())
             .output()
             .unwrap();
-        assert!(String::from_utf8_lossy(&commits.stdout).contains("made"), "{commits:?}");
+        assert!(String::from_utf8_lossy(&commits.stdout).contains("Ada made"), "{commits:?}");
         self.site.assert_nothing_left();
         let _ = &self.image;
     }
 }
+
+const SKILL: &str = "---\nname: greet\ndescription: How to greet.\n---\nSay good day.\n";
 
 const WORK: &str = "echo made > made.txt && git add -A && git commit -qm made && git log -1 --format='%an %s'";
 
@@ -155,8 +192,8 @@ fn claude_code_works_in_a_bottle_and_never_holds_the_key() {
     let scene = Scene::new(&site, &CLAUDE, "anthropic-base-url", "/anthropic/");
     let command = format!("{WORK}; cat ~/.claude/CLAUDE.md");
     let call = serde_json::json!({"command": command, "description": "work"});
-    let output = scene.ask(&CLAUDE, &format!("Do this:\nCALL Bash {call}\n"), &[]);
-    scene.judge(&CLAUDE, &output);
+    let output = scene.ask(&format!("Do this:\nCALL Bash {call}\n"), &[]);
+    scene.judge(&output);
 }
 
 /// It asks through the MCP server that its provider registered, waits, and works on with what a person allowed.
@@ -175,10 +212,10 @@ fn claude_code_asks_for_a_host_and_uses_it_when_it_was_approved() {
     let prompt = format!(
         "Do this:\nCALL Bash {fetch}\nCALL ToolSearch {search}\nCALL mcp__supervise__pipelock-block {ask}\nCALL Bash {fetch}\n"
     );
-    command.args(["run", "real-claude", "--headless", "--prompt", &prompt]);
+    command.args(["run", &scene.name, "--headless", "--prompt", &prompt]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("the agent asks", || {
-        let listed = site.launcher(&["proposals", "real-claude", "--output", "json"]);
+        let listed = site.launcher(&["proposals", &scene.name, "--output", "json"]);
         listed.stdout.contains("wire.world.example").then_some(())
     });
     let fetched = || {
@@ -186,7 +223,7 @@ fn claude_code_asks_for_a_host_and_uses_it_when_it_was_approved() {
         seen.iter().any(|seen| matches!(seen, Evidence::Request { path, .. } if path == "/public/x"))
     };
     assert!(!fetched(), "it was closed before");
-    site.launcher(&["approve", "real-claude", "p1", "--yes"]).ok();
+    site.launcher(&["approve", &scene.name, "p1", "--yes"]).ok();
     let output = finish(child);
     assert_eq!(output.status, 0, "{output:#?}");
     assert!(output.stdout.contains("DONE: "), "{output:#?}");
@@ -204,9 +241,35 @@ fn codex_works_in_a_bottle_and_never_holds_the_key() {
     let command = format!("{WORK}; cat ~/.codex/AGENTS.md");
     let call = serde_json::json!({"cmd": command});
     let output = scene.ask(
-        &CODEX,
         &format!("Do this:\nCALL exec_command {call}\n"),
         &["--", "codex", "exec", "--model", "gpt-5.1-codex", "--skip-git-repo-check", "-"],
     );
-    scene.judge(&CODEX, &output);
+    scene.judge(&output);
+}
+
+/// On a terminal: what a person meets. The last thing that the agent says is what its last tool gave.
+#[test]
+fn claude_code_works_on_a_terminal_without_a_question_of_a_first_run() {
+    if !wanted() {
+        return;
+    }
+    let Some(site) = Site::new() else { return };
+    let scene = Scene::new(&site, &CLAUDE, "anthropic-base-url", "/anthropic/");
+    let screen = scene.begin("bypass permissions on", &[]);
+    let call = serde_json::json!({"command": format!("{WORK}; head -c 25 ~/.claude/CLAUDE.md"), "description": "work"});
+    scene.talk(&screen, &format!("CALL Bash {call}"), "/exit");
+    scene.judge_work();
+}
+
+#[test]
+fn codex_works_on_a_terminal_without_a_question_of_a_first_run() {
+    if !wanted() {
+        return;
+    }
+    let Some(site) = Site::new() else { return };
+    let scene = Scene::new(&site, &CODEX, "openai-base-url", "/openai/");
+    let screen = scene.begin("gpt-5.1-codex", &["--", "codex", "--model", "gpt-5.1-codex"]);
+    let call = serde_json::json!({"cmd": format!("{WORK}; cat ~/.codex/skills/greet/SKILL.md")});
+    scene.talk(&screen, &format!("CALL exec_command {call}"), "/quit");
+    scene.judge_work();
 }

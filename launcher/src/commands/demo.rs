@@ -175,9 +175,9 @@ async fn attack(
                 here.ui.line(crate::ui::clean(&String::from_utf8_lossy(&bytes)).trim_end())
             }
             Some(Frame::Words(ToClient::Progress { text })) => here.ui.progress(&text),
-            Some(Frame::Words(ToClient::Notice { text })) => here.ui.line(&format!("[bottle] {text}")),
+            Some(Frame::Words(ToClient::Notice { text })) => here.ui.sentence("[bottle] ", &crate::ui::clean(&text)),
             Some(Frame::Words(ToClient::Bell { text })) => {
-                here.ui.line(&format!("[bottle] {text}"));
+                here.ui.sentence("[bottle] ", &crate::ui::clean(&text));
                 table.row(operator::answer(here, &dir).await);
             }
             Some(Frame::Words(ToClient::Ended(ending))) => {

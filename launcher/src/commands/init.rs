@@ -40,7 +40,7 @@ pub fn init(here: &Here, args: &Init) -> Result<Exit, Failure> {
         return Err(failure);
     }
     here.ui.line(&format!("wrote {}\n      {}", bottle.display(), agent.display()));
-    here.ui.line(&next(&places, &provider, name.as_str()));
+    here.ui.sentence("next: ", &next(&places, &provider, name.as_str()));
     Ok(Exit::Success)
 }
 
@@ -138,10 +138,7 @@ fn next(places: &Places, provider: &Provider, name: &str) -> String {
         _ => "",
     };
     let command = if provider.command.is_empty() { " -- bash" } else { "" };
-    format!(
-        "next: edit them in {}, {token}go to a project and say: launcher run {name}{command}",
-        places.config.display()
-    )
+    format!("edit them in {}, {token}go to a project and say: launcher run {name}{command}", places.config.display())
 }
 
 #[cfg(test)]

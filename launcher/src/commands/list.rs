@@ -8,6 +8,9 @@ use crate::manifest::agent::Origin;
 use crate::manifest::catalog::{self, Listed};
 use crate::manifest::load;
 
+/// What is said where there is nothing to list or to check.
+const NONE_YET: &str = "there are no agents and no bottles yet: `launcher init` writes a first pair";
+
 /// Lists agents and bottles, those that are wrong or hidden included.
 pub fn list(here: &Here, args: &List) -> Result<Exit, Failure> {
     let listed = catalog::list(&places(here)?);
@@ -20,7 +23,7 @@ pub fn list(here: &Here, args: &List) -> Result<Exit, Failure> {
         return Ok(Exit::Success);
     }
     if entries.is_empty() {
-        here.ui.line("there are no agents and no bottles yet; the README shows a first pair");
+        here.ui.line(NONE_YET);
     }
     here.ui.table(&entries.iter().map(|(kind, entry)| row(kind, entry)).collect::<Vec<_>>());
     Ok(Exit::Success)
@@ -64,6 +67,11 @@ pub fn check(here: &Here, args: &Check) -> Result<Exit, Failure> {
         (None, None) => {
             let warnings = catalog::check(&places)?;
             let listed = catalog::list(&places);
+            if listed.agents.is_empty() && listed.bottles.is_empty() {
+                warnings.iter().for_each(|warning| here.ui.warn(warning));
+                here.ui.line(NONE_YET);
+                return Ok(Exit::Success);
+            }
             let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
             let (agents, bottles) = (count(listed.agents.len(), "agent"), count(listed.bottles.len(), "bottle"));
             (warnings, format!("{agents} and {bottles}"))

@@ -125,7 +125,7 @@ fn nobody(here: &Here) -> Failure {
     let listed = places(here).map(|places| catalog::list(&places).agents).unwrap_or_default();
     let names: Vec<_> = listed.iter().filter(|a| !a.hidden).take(NAMED_MAX).map(|a| a.name.as_str()).collect();
     let hint = match names.as_slice() {
-        [] => "there are none yet; the README shows a first one, and `launcher demo` needs none".to_owned(),
+        [] => "there are none yet: `launcher init` writes a first one, and `launcher demo` needs none".to_owned(),
         [one] => format!("launcher run {one}"),
         [first, ..] => format!("launcher run {first}; there are: {}", names.join(", ")),
     };
@@ -318,7 +318,8 @@ fn allowed(
         return Ok(());
     }
     let mut reach = plan::reach::reach(order, facts);
-    reach.pipelock = format!("{} ({})", pipelock.reference, pipelock.id);
+    // The whole address is said where it is asked about: it is wider than a page.
+    reach.pipelock = format!("{} ({})", pipelock.reference, pipelock.id.get(..19).unwrap_or(&pipelock.id));
     let from = order.workspace.as_ref().filter(|_| order.resumed.is_none());
     let survey = from.map(|dir| workspace::survey(dir)).transpose();
     let survey = survey.map_err(|e| Failure::launch(chain(&e), None))?;

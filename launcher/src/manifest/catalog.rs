@@ -99,7 +99,7 @@ pub(super) fn agent_names(places: &Places) -> Vec<String> {
 /// The hint of a name that does not exist.
 pub(super) fn no_such(name: &str, known: &[String]) -> String {
     did_you_mean(name, known.iter().map(String::as_str)).unwrap_or_else(|| match known {
-        [] => "there are none yet".to_owned(),
+        [] => "there are none yet: `launcher init` writes a first agent with its bottle".to_owned(),
         known => format!("there are: {}", known.join(", ")),
     })
 }

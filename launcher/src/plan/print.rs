@@ -235,7 +235,7 @@ pub fn report(report: &Report, id: &str) -> String {
 
 fn over_route((path, count): (&String, &RouteCount)) -> String {
     let path = if path.is_empty() { "no route".to_owned() } else { clean(path) };
-    let mut text = format!("{path} ({} requests", count.requests);
+    let mut text = format!("{path} ({} {}", count.requests, if count.requests == 1 { "request" } else { "requests" });
     for (number, what) in
         [(count.credential_uses, "with the credential"), (count.refused, "refused"), (count.failed, "failed")]
     {
@@ -250,8 +250,8 @@ fn over_route((path, count): (&String, &RouteCount)) -> String {
 fn over_remote((name, count): (&String, &RemoteCount)) -> String {
     let name = if name.is_empty() { "no remote".to_owned() } else { clean(name) };
     let counts = [
-        (count.fetches, "fetches"),
-        (count.pushes, "pushes"),
+        (count.fetches, if count.fetches == 1 { "fetch" } else { "fetches" }),
+        (count.pushes, if count.pushes == 1 { "push" } else { "pushes" }),
         (count.refused, "refused"),
         (count.failed, "broken off"),
     ];

@@ -259,6 +259,7 @@ impl std::fmt::Display for crate::manifest::Limits {
             gib(self.disk_bytes)
         )?;
         match self.time_s {
+            Some(s) if s % 3600 == 0 => write!(f, ", {} h", s / 3600),
             Some(s) => write!(f, ", {} min", s.div_ceil(60)),
             None => Ok(()),
         }

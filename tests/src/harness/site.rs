@@ -2,6 +2,7 @@
 
 use super::bottle::Run;
 use super::output::Output;
+use super::screen::Screen;
 use super::terminal::Terminal;
 use crate::client_image;
 use launcher::commands::demo::{stand_in, world_images};
@@ -127,6 +128,14 @@ impl Site {
         let mut command = self.dressed(Command::new("setsid"));
         command.arg("--ctty").arg(binary("it-launcher")).args(args).env("TERM", "xterm");
         Terminal::start(command)
+    }
+
+    /// The launcher on a screen, as a person looks at it.
+    #[track_caller]
+    pub fn screen(&self, args: &[&str]) -> Screen {
+        let mut command = self.command();
+        command.args(args).env("TERM", "xterm-256color").env("LANG", "C.UTF-8");
+        Screen::start(&command)
     }
 
     fn dressed(&self, mut command: Command) -> Command {

@@ -46,11 +46,12 @@ impl Table {
     /// Says which pipelock it is.
     pub fn begin(&self, stand_in: bool) {
         self.ui.wipe();
-        self.ui.line(if stand_in {
+        let which = if stand_in {
             "pipelock's image is not here: this demo uses the stand-in of the project's tests, which keeps its interface"
         } else {
             "this demo uses the real pipelock"
-        });
+        };
+        self.ui.sentence("", which);
         self.ui.line(&self.ui.dim("a hostile agent runs in a bottle; each line is something it tried"));
     }
 

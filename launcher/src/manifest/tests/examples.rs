@@ -26,5 +26,8 @@ fn a_world_without_files_is_told_so() {
     let world = World::new();
     let errors = world.load().unwrap_err();
     assert_eq!(errors.errors[0].message, "there is no bottle `dev`, which the agent's file names");
-    assert_eq!(errors.errors[0].hint.as_deref(), Some("there are none yet"));
+    assert_eq!(
+        errors.errors[0].hint.as_deref(),
+        Some("there are none yet: `launcher init` writes a first agent with its bottle")
+    );
 }

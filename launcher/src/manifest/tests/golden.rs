@@ -160,3 +160,29 @@ fn no_bottle_is_named() {
               configuration directory, or `bottle = "NAME"` in config.toml
     "#);
 }
+
+#[test]
+fn a_folder_without_bottles() {
+    assert_snapshot!(World::new().load().unwrap_err().errors[0].hint.as_deref().unwrap_or_default(), @"there are none yet: `launcher init` writes a first agent with its bottle");
+}
+
+#[test]
+fn names_of_what_is_not_there() {
+    let world = World::with_bottle("agent: {image: a}\nextends: base\n");
+    assert_snapshot!(world.plain(world.load().unwrap_err()), @r"
+    error: there is no bottle `base`
+     --> config/bottles/dev.md:3:10
+      |
+    3 | extends: base
+      |          ^^^^
+      = help: there are: dev
+    ");
+    let world = World::with_bottle("agent: {image: a}\nskills: [revew]\n");
+    world.write("config/skills/review/SKILL.md", "---\nname: review\n---\n");
+    let errors = world.load().unwrap_err();
+    assert_eq!(errors.errors[0].message, "there is no skill `revew`");
+    assert_eq!(
+        world.plain(errors.errors[0].hint.as_deref().unwrap_or_default()),
+        "looked for config/skills/revew/SKILL.md and home/.claude/skills/revew/SKILL.md"
+    );
+}

@@ -289,6 +289,72 @@ fn the_preflight_is_a_page() {
     ");
 }
 
+const EVERYTHING: &str = "agent: {provider: shell, image: example/agent:1}\nenv: {LEVEL: info}\negress:\n  \
+    allowlist: [crates.example.org, \"*.files.example.org\"]\n  passthrough: [crates.example.org]\n  allow_private: [crates.example.org]\n  \
+    agent_credentials: true\ncred_proxy:\n  routes:\n    - path: /anthropic/\n      \
+    upstream: https://api.example.org\n      auth_scheme: Bearer\n      token_ref: {command: [pass, show, model]}\n      role: \
+    anthropic-base-url\n    - path: /npm/\n      upstream: https://npm.example.org\n      auth_scheme: none\n      role: npm-registry\n      \
+    inspect: true\ngit:\n  user: {name: Ada, email: ada@example.org}\n  remotes:\n    - name: lib\n      upstream: \
+    https://lib.example.org/lib.git\n      push: {refs: [\"refs/heads/agent/*\"]}\nsupervise: true\nlimits: {cpus: 2, memory: 4GiB, \
+    time: 8h}\n";
+
+#[test]
+fn the_preflight_of_a_bottle_with_everything_is_a_page() {
+    let order = order(EVERYTHING, true);
+    let survey = Survey { files: 3, bytes: 1, left_out: Vec::new(), sensitive: Vec::new() };
+    let page = preflight(&super::super::reach::reach(&order, &facts()), "coder", Some(&survey));
+    assert!(page.lines().all(|line| line.chars().count() <= COLUMNS), "{page}");
+    insta::assert_snapshot!(page, @"
+    The bottle coder gives its agent:
+      image          example/agent:1 (sha256:abababababab)
+      user           the image's, never root
+      hosts          crates.example.org, *.files.example.org
+      not inspected  crates.example.org
+      private        crates.example.org
+      credentials    its own Authorization and X-Api-Key headers may leave
+      route          /anthropic/ -> https://api.example.org (credential: command
+                     pass, not inspected)
+                     may POST /v1/messages, POST /v1/messages/count_tokens, GET
+                     /v1/models, GET /v1/models/*
+                     used as anthropic-base-url
+      route          /npm/ -> https://npm.example.org (credential: none)
+                     may GET /**, HEAD /**
+                     used as npm-registry
+                     answers at / too, where npm asks for its tarballs
+                     inspected: packages are slow to scan
+      inspection     of a route: replies are held back until they are whole, but for
+                     event streams; trailers and upgrades are lost; compressed
+                     requests are refused
+      remote         lib -> https://lib.example.org/lib.git (credential: none)
+                     may fetch, and push refs/heads/agent/* (scanned first; forward
+                     only, no deletes)
+      may ask        for more while it runs; a person answers (launcher proposals)
+      commits as     Ada <ada@example.org>
+      holds          LEVEL (written in the manifest)
+      workspace      a copy of /home/ada/app
+      limits         2 cpus, 4.0 GiB memory, 512 processes, 20.0 GiB disk, 8 h
+      runtime        the engine's default
+      pipelock       bottle/pipelock:<pinned>
+      files          3, 1 MiB
+    ");
+}
+
+#[test]
+fn the_report_of_remotes_is_a_page() {
+    let mut report = Report { seconds: 4000, agent_status: Some(0), ..Report::default() };
+    let count = |fetches, pushes, refused, failed| RemoteCount { fetches, pushes, refused, failed };
+    report.remotes.insert("app".to_owned(), count(2, 1, 1, 0));
+    report.remotes.insert(String::new(), count(0, 0, 1, 0));
+    report.remotes.insert("a-remote-with-a-long-name".to_owned(), count(1, 0, 0, 1));
+    let page = super::report(&report, "coder");
+    assert!(page.lines().all(|line| line.chars().count() <= COLUMNS), "{page}");
+    insta::assert_snapshot!(page, @"
+    bottle coder ended after 1 h 6 min, its agent with status 0
+      remotes        no remote (1 refused), a-remote-with-a-long-name (1 fetch, 1
+                     broken off), app (2 fetches, 1 push, 1 refused)
+    ");
+}
+
 #[test]
 fn the_report_is_a_page() {
     let mut report =
