@@ -27,7 +27,17 @@ pub struct Parts {
 const SHELLS: [(&str, &str); 3] = [("bash", "launcher.bash"), ("zsh", "_launcher"), ("fish", "launcher.fish")];
 
 /// Files of the checkout that are in it.
-const PAPERS: [&str; 4] = ["LICENSE", "README.md", "THREATS.md", "CHANGELOG.md"];
+const PAPERS: [&str; 9] = [
+    "LICENSE",
+    "README.md",
+    "THREATS.md",
+    "CHANGELOG.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "images/README.md",
+    "images/compose/cred-proxy.yaml",
+    "images/compose/git-gate.yaml",
+];
 
 /// Puts the parts together. Gives the bytes of a `.tar.gz`: members ordered by name, owned by root, without times.
 pub fn pack(parts: &Parts) -> io::Result<Vec<u8>> {

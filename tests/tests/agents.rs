@@ -14,11 +14,25 @@ struct Agent {
     name: &'static str,
     package: &'static str,
     inside: &'static [&'static str],
+    /// Where it looks for skills, below its home.
+    skills: &'static str,
 }
 
-const CLAUDE: Agent = Agent { name: "claude", package: "claude-agent-sdk", inside: &["/_bundled/claude"] };
-const CODEX: Agent =
-    Agent { name: "codex", package: "openai-codex-cli-bin", inside: &["/bin/codex", "/bin/codex-code-mode-host"] };
+impl Agent {
+    /// What its model lets it do: nothing where its skill was not brought along.
+    fn work(&self) -> String {
+        format!("test -s ~/{}/greet/SKILL.md && {WORK}", self.skills)
+    }
+}
+
+const CLAUDE: Agent =
+    Agent { name: "claude", package: "claude-agent-sdk", inside: &["/_bundled/claude"], skills: ".claude/skills" };
+const CODEX: Agent = Agent {
+    name: "codex",
+    package: "openai-codex-cli-bin",
+    inside: &["/bin/codex", "/bin/codex-code-mode-host"],
+    skills: ".codex/skills",
+};
 
 /// What takes a wheel apart: each program is the one member whose path ends so.
 const UNPACK: &str = "import sys, glob, zipfile, shutil, os
@@ -190,7 +204,7 @@ fn claude_code_works_in_a_bottle_and_never_holds_the_key() {
     }
     let Some(site) = Site::new() else { return };
     let scene = Scene::new(&site, &CLAUDE, "anthropic-base-url", "/anthropic/");
-    let command = format!("{WORK}; cat ~/.claude/CLAUDE.md");
+    let command = format!("{}; cat ~/.claude/CLAUDE.md", CLAUDE.work());
     let call = serde_json::json!({"command": command, "description": "work"});
     let output = scene.ask(&format!("Do this:\nCALL Bash {call}\n"), &[]);
     scene.judge(&output);
@@ -238,7 +252,7 @@ fn codex_works_in_a_bottle_and_never_holds_the_key() {
     }
     let Some(site) = Site::new() else { return };
     let scene = Scene::new(&site, &CODEX, "openai-base-url", "/openai/");
-    let command = format!("{WORK}; cat ~/.codex/AGENTS.md");
+    let command = format!("{}; cat ~/.codex/AGENTS.md", CODEX.work());
     let call = serde_json::json!({"cmd": command});
     let output = scene.ask(
         &format!("Do this:\nCALL exec_command {call}\n"),
@@ -256,7 +270,7 @@ fn claude_code_works_on_a_terminal_without_a_question_of_a_first_run() {
     let Some(site) = Site::new() else { return };
     let scene = Scene::new(&site, &CLAUDE, "anthropic-base-url", "/anthropic/");
     let screen = scene.begin("bypass permissions on", &[]);
-    let call = serde_json::json!({"command": format!("{WORK}; head -c 25 ~/.claude/CLAUDE.md"), "description": "work"});
+    let call = serde_json::json!({"command": format!("{}; head -c 25 ~/.claude/CLAUDE.md", CLAUDE.work()), "description": "work"});
     scene.talk(&screen, &format!("CALL Bash {call}"), "/exit");
     scene.judge_work();
 }
@@ -269,7 +283,7 @@ fn codex_works_on_a_terminal_without_a_question_of_a_first_run() {
     let Some(site) = Site::new() else { return };
     let scene = Scene::new(&site, &CODEX, "openai-base-url", "/openai/");
     let screen = scene.begin("gpt-5.1-codex", &["--", "codex", "--model", "gpt-5.1-codex"]);
-    let call = serde_json::json!({"cmd": format!("{WORK}; cat ~/.codex/skills/greet/SKILL.md")});
+    let call = serde_json::json!({"cmd": format!("{}; head -c 25 ~/.codex/AGENTS.md", CODEX.work())});
     scene.talk(&screen, &format!("CALL exec_command {call}"), "/quit");
     scene.judge_work();
 }

@@ -40,6 +40,8 @@ fn the_launcher_of_an_archive_launches_where_there_is_no_checkout() {
         "README.md",
         "completions/_launcher",
         "docs/schema/bottle.json",
+        "images/README.md",
+        "images/compose/git-gate.yaml",
         "man/man1/launcher.1",
         "man/man1/launcher-run.1",
     ] {

@@ -2,20 +2,24 @@
 //! screen, wherever a program moved its cursor to. See [`super::Terminal`] for what a program writes, byte by byte.
 
 use super::output::{Output, wait_until};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A screen of 80 columns and 24 rows with a program on it, which goes when this does.
 pub struct Screen {
-    /// The socket of a tmux of its own.
-    socket: tempfile::TempDir,
+    /// The socket of a tmux of its own, and the program's status once it has ended.
+    folder: tempfile::TempDir,
 }
 
 impl Screen {
     /// Puts a command on a new screen. Of its environment it has what is set, and nothing of ours.
     #[track_caller]
     pub(super) fn start(command: &Command) -> Self {
-        let screen = Self { socket: tempfile::tempdir().expect("a temporary folder can be made") };
-        let mut words = vec!["env".into(), "-i".into()];
+        let screen = Self { folder: tempfile::tempdir().expect("a temporary folder can be made") };
+        // Whether a program has ended is asked of a shell: tmux itself does not always notice.
+        let mut words: Vec<std::ffi::OsString> =
+            ["sh", "-c", "\"$@\"; echo $? >\"$0.made\"; mv \"$0.made\" \"$0\""].map(Into::into).to_vec();
+        words.extend([screen.status().into(), "env".into(), "-i".into()]);
         for (name, value) in command.get_envs() {
             let Some(value) = value else { continue };
             words.push([name, value].join("=".as_ref()));
@@ -32,13 +36,17 @@ impl Screen {
         screen
     }
 
+    fn status(&self) -> PathBuf {
+        self.folder.path().join("status")
+    }
+
     fn tmux(&self) -> Command {
         let mut tmux = Command::new("tmux");
         tmux.env_remove("TMUX")
             .env("LC_ALL", "C.UTF-8")
             .arg("-f/dev/null")
             .arg("-S")
-            .arg(self.socket.path().join("socket"));
+            .arg(self.folder.path().join("socket"));
         tmux
     }
 
@@ -84,8 +92,8 @@ impl Screen {
     #[track_caller]
     pub fn wait(&self) -> i32 {
         wait_until("the program on the screen ends", || {
-            let said = self.ask(&["display-message", "-p", "#{pane_dead} #{pane_dead_status}"]);
-            said.trim().strip_prefix("1 ").map(|status| status.parse().unwrap_or(-1))
+            let status = std::fs::read_to_string(self.status()).ok()?;
+            Some(status.trim().parse().unwrap_or(-1))
         })
     }
 }
