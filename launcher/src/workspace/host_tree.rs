@@ -7,15 +7,19 @@ use crate::workspace::tree_path::TreePath;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 
 /// The operator's directory.
 pub(crate) struct HostTree {
     top: OwnedFd,
+    /// The directory of the last path that was looked for: the next one is mostly in the same.
+    last: RefCell<Option<(TreePath, Rc<OwnedFd>)>>,
 }
 
 /// A hold on a directory.
@@ -45,11 +49,21 @@ impl HostTree {
     pub(crate) fn open(directory: &Path) -> Result<Self, WorkspaceError> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let top = fs::open(directory, flags, Mode::empty()).map_err(|e| WorkspaceError::at("open", directory, e))?;
-        Ok(Self { top })
+        Ok(Self { top, last: RefCell::default() })
     }
 
     pub(crate) fn state(&self, path: &TreePath) -> Result<State, WorkspaceError> {
         self.look(path).map_err(|e| failed("read", path, e))
+    }
+
+    /// Is it a directory? `None` where nothing is that could be removed.
+    pub(crate) fn is_directory(&self, path: &TreePath) -> Result<Option<bool>, WorkspaceError> {
+        let Found::There(_, stat) = self.find(path).map_err(|e| failed("read", path, e))? else { return Ok(None) };
+        Ok(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Some(true),
+            FileType::Symlink | FileType::RegularFile => Some(false),
+            _ => None,
+        })
     }
 
     /// The content of a file of at most `bytes_max`; `None` where no such file is.
@@ -99,10 +113,14 @@ impl HostTree {
 
     /// Moves `name` of the directory `from` to `path`, over what is there; a link there is replaced, not followed.
     pub(crate) fn move_in(&self, from: &OwnedFd, name: &str, path: &TreePath) -> Result<(), WorkspaceError> {
-        if let Some(parent) = path.parent() {
-            self.make_directory(&parent)?;
-        }
-        let parent = self.parent(path).map_err(|e| failed("write", path, e))?;
+        let parent = match (self.parent(path), path.parent()) {
+            (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directory(&directory)?;
+                self.parent(path)
+            }
+            (parent, _) => parent,
+        };
+        let parent = parent.map_err(|e| failed("write", path, e))?;
         let os = std::ffi::OsStr::from_bytes(path.name());
         match fs::renameat(from, name, &parent, os) {
             // A file system of its own is mounted below the workspace.
@@ -122,7 +140,10 @@ impl HostTree {
     /// Removes a directory if it is empty; tells whether it is gone.
     pub(crate) fn remove_directory(&self, path: &TreePath) -> Result<bool, WorkspaceError> {
         match self.parent(path).and_then(|parent| Ok(fs::unlinkat(&parent, os(path), AtFlags::REMOVEDIR)?)) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.forget();
+                Ok(true)
+            }
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound => Ok(true),
                 io::ErrorKind::DirectoryNotEmpty => Ok(false),
@@ -193,21 +214,29 @@ impl HostTree {
         let _ = fs::unlinkat(&self.top, name, AtFlags::REMOVEDIR);
     }
 
-    fn look(&self, path: &TreePath) -> io::Result<State> {
+    fn find(&self, path: &TreePath) -> io::Result<Found> {
         let parent = match self.parent(path) {
             Ok(parent) => parent,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
             Err(error) => {
                 return match Errno::from_io_error(&error) {
-                    Some(Errno::LOOP | Errno::NOTDIR) => Ok(State::Blocked),
+                    Some(Errno::LOOP | Errno::NOTDIR) => Ok(Found::Blocked),
                     _ => Err(error),
                 };
             }
         };
-        let stat = match fs::statat(&parent, os(path), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(State::Missing),
-            Err(error) => return Err(error.into()),
+        match fs::statat(&parent, os(path), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Found::There(parent, stat)),
+            Err(Errno::NOENT) => Ok(Found::Missing),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn look(&self, path: &TreePath) -> io::Result<State> {
+        let (parent, stat) = match self.find(path)? {
+            Found::There(parent, stat) => (parent, stat),
+            Found::Missing => return Ok(State::Missing),
+            Found::Blocked => return Ok(State::Blocked),
         };
         let mode = stat.st_mode & 0o777;
         Ok(match FileType::from_raw_mode(stat.st_mode) {
@@ -226,15 +255,34 @@ impl HostTree {
     }
 
     /// The directory that `path` is in.
-    fn parent(&self, path: &TreePath) -> io::Result<OwnedFd> {
-        let mut at = self.top.try_clone()?;
-        if let Some(parent) = path.parent() {
-            for name in parent.components() {
-                at = open_directory(at.as_fd(), name)?;
-            }
+    fn parent(&self, path: &TreePath) -> io::Result<Rc<OwnedFd>> {
+        let Some(parent) = path.parent() else { return Ok(Rc::new(self.top.try_clone()?)) };
+        if let Some((last, directory)) = &*self.last.borrow()
+            && *last == parent
+        {
+            return Ok(directory.clone());
         }
+        let mut at = self.top.try_clone()?;
+        for name in parent.components() {
+            at = open_directory(at.as_fd(), name)?;
+        }
+        let at = Rc::new(at);
+        *self.last.borrow_mut() = Some((parent, at.clone()));
         Ok(at)
     }
+
+    /// A directory went: another one may come by its name.
+    fn forget(&self) {
+        *self.last.borrow_mut() = None;
+    }
+}
+
+/// What a look at a path finds.
+enum Found {
+    /// Something, in this directory.
+    There(Rc<OwnedFd>, fs::Stat),
+    Missing,
+    Blocked,
 }
 
 fn os(path: &TreePath) -> &std::ffi::OsStr {
@@ -271,4 +319,27 @@ fn copy_in(from: &OwnedFd, name: &str, to: BorrowedFd<'_>, target: &std::ffi::Os
 
 fn failed(verb: &str, path: &TreePath, error: io::Error) -> WorkspaceError {
     WorkspaceError::io(format!("{verb} {path} in the workspace"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_went_is_not_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |text: &str| TreePath::parse(text.as_bytes()).unwrap();
+        let make = || {
+            std::fs::create_dir(folder.path().join("a")).unwrap();
+            std::fs::write(folder.path().join("a/b"), "c").unwrap();
+        };
+        make();
+        let host = HostTree::open(folder.path()).unwrap();
+        host.remove_file(&path("a/b")).unwrap();
+        assert_eq!(host.is_directory(&path("a/b")).unwrap(), None);
+        assert!(host.remove_directory(&path("a")).unwrap());
+        make();
+        assert_eq!(host.is_directory(&path("a/b")).unwrap(), Some(false));
+        assert_eq!(host.is_directory(&path("a")).unwrap(), Some(true));
+    }
 }

@@ -10,7 +10,7 @@ use crate::workspace::members::{MemberKind, reading};
 use crate::workspace::tree_path::{TreePath, is_dot_git};
 use gix_hash::ObjectId;
 use gix_object::{Find, FindHeader, Kind, Write};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -45,6 +45,11 @@ impl Copied {
         DirBuilder::new().mode(0o700).create(&directory).map_err(making)?;
         let copied = Self { directory: directory.clone() };
         let wanted = wanted(tree, baseline, host);
+        let folders: BTreeSet<&str> = wanted.values().flatten().filter_map(|t| Some(t.split_once('/')?.0)).collect();
+        for folder in folders {
+            let folder = directory.join(folder);
+            DirBuilder::new().mode(0o700).create(&folder).map_err(|e| WorkspaceError::at("create", &folder, e))?;
+        }
         let mut members = archive.members()?;
         while let Some(member) = members.next_member()? {
             let Some(targets) = wanted.get(&member.path) else { continue };
@@ -53,11 +58,6 @@ impl Copied {
             for target in targets {
                 let path = directory.join(target);
                 let writing = |e| WorkspaceError::at("write", &path, e);
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(path.parent().unwrap_or(&directory))
-                    .map_err(writing)?;
                 match &first {
                     Some(first) => drop(fs::copy(first, &path).map_err(writing)?),
                     None => {

@@ -345,15 +345,12 @@ impl Drop for Staged<'_> {
 /// Removes first, what is deepest before what it is in; then makes directories and moves the staged files in.
 fn apply(host: &HostTree, staged: &Staged<'_>, deeds: &[&Change], taken: &mut Taken) -> Result<(), WorkspaceError> {
     for change in deeds.iter().rev() {
-        let node = match host.state(&change.path)? {
-            State::Node(node) => node,
-            State::Missing | State::Blocked | State::Special => continue,
-        };
-        let replaced = change.after.as_ref().is_some_and(|after| after.is_directory() != node.is_directory());
+        let Some(is_directory) = host.is_directory(&change.path)? else { continue };
+        let replaced = change.after.as_ref().is_some_and(|after| after.is_directory() != is_directory);
         if change.after.is_some() && !replaced {
             continue;
         }
-        let removed = match node.is_directory() {
+        let removed = match is_directory {
             true => host.remove_directory(&change.path)?,
             false => host.remove_file(&change.path).map(|()| true)?,
         };
