@@ -224,7 +224,7 @@ fn a_dockerfile_that_tries_everything_gets_none_of_it() {
         "RUN printf '%b' '{script}' > /try.py && python3 /try.py {attacker} {api} {gateway} {secret} > /tried.txt 2>&1 || true\n\
          RUN cp /bin/sh /usr/bin/rooted && chmod 4755 /usr/bin/rooted && cp \"$(command -v id)\" /usr/bin/rootid && chmod 4755 /usr/bin/rootid\n\
          RUN cp -r /.bottle /kept; sed -i 's/^agent.*//' /etc/passwd; printf 'agent:x:0:0::/root:/bin/sh\\n' >> /etc/passwd\n\
-         RUN (while :; do date > /stayed; sleep 0.1; done) > /dev/null 2>&1 & sleep 0.3\n\
+         RUN (while :; do date > /next && mv /next /stayed; sleep 0.1; done) > /dev/null 2>&1 & until test -e /stayed; do sleep 0.1; done\n\
          RUN rm -f /.bottle/bottle-init; printf '#!/bin/sh\\n' > /.bottle/bottle-init; rm -rf /workspace; \
          ln -s /etc /workspace\nUSER root\n",
         attacker = world.attacker_ip(),
