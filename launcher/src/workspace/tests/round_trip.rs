@@ -131,7 +131,7 @@ fn what_cannot_come_along_is_named_and_links_stay_links() {
 
     assert!(world.diff().is_empty(), "{}", world.diff());
     let json = serde_json::to_string(world.baseline()).unwrap();
-    assert_eq!(&serde_json::from_str::<crate::workspace::Baseline>(&json).unwrap(), world.baseline());
+    assert_eq!(&serde_json::from_str::<Baseline>(&json).unwrap(), world.baseline());
     let taken = world.take().unwrap();
     assert!(taken.written.is_empty() && taken.removed.is_empty() && taken.refused.is_empty(), "{taken:?}");
 }
