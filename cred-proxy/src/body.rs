@@ -9,7 +9,6 @@ use crate::mask::Mask;
 use crate::pool::Lease;
 use crate::reply::reply_trailers;
 use crate::seat::Taken;
-
 use crate::upload::Progress;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;

@@ -66,8 +66,7 @@ impl Program {
         }
     }
 
-    /// Says what is wrong on standard error, and gives the exit status.
-    pub fn complain(&self, what: &str, code: u8) -> ExitCode {
+    fn complain(&self, what: &str, code: u8) -> ExitCode {
         complain(self.name, what, code)
     }
 }

@@ -27,7 +27,7 @@ fn dist(out: &Path) -> Result<(), Box<dyn Error>> {
         binaries_of(Profile::Dist, &of_a_release(), &|text| eprintln!("{text}")).map_err(|failure| failure.message)?;
     eprintln!("building the launcher");
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // The launcher waits for an engine most of the time: optimised as a whole it is no faster, and takes far longer to build.
+    // The launcher waits for an engine most of the time, and to optimise it as a whole takes far longer to build.
     build.args(["build", "--release", "--locked", "-p", "launcher"]).current_dir(&checkout);
     build.env("BOTTLE_BUILD", format!("{version} ({})", commit(&checkout)));
     if !build.status()?.success() {
