@@ -166,7 +166,12 @@ impl<'a> Lookups<'a> {
         self.requests_left = self.requests_left.checked_sub(1).ok_or(Unanswered::Limit("lookup_requests"))?;
         let until = self.until;
         let asking = tokio::time::timeout_at(until.into(), self.exchange(question)).await;
-        let answer = asking.unwrap_or(Err(Unanswered::Limit("lookup_seconds")));
+        let answer = match asking {
+            // The silence that ended it may have been noticed in the same moment as the end of the time for all.
+            Ok(Err(Unanswered::Failed(_))) if Instant::now() >= until => Err(Unanswered::Limit("lookup_seconds")),
+            Ok(answer) => answer,
+            Err(_) => Err(Unanswered::Limit("lookup_seconds")),
+        };
         let bytes = match answer {
             Ok(bytes) => bytes,
             Err(error) => {

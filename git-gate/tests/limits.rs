@@ -174,22 +174,22 @@ fn rows() -> Vec<Row> {
         row(
             Limits { decode_depth: 1, ..d },
             "echo x | gzip | gzip > b && git add b && git commit -qm b && git push $URL HEAD:x",
-            "\"decode depth\" of 1 layers",
+            "\"decode_depth\" of 1 layers",
         ),
         row(
             Limits { decode_blob_bytes: 50_000, ..d },
             "head -c 100000 /dev/zero | gzip > b && git add b && git commit -qm b && git push $URL HEAD:x",
-            "\"decompressed data of one object\" of 50000 bytes",
+            "\"decode_blob_bytes\" of 50000 bytes",
         ),
         row(
             Limits { decode_push_bytes: 50_000, ..d },
             "for i in 1 2; do (echo $i; head -c 30000 /dev/zero) | gzip > b$i; done && git add . && git commit -qm b && git push $URL HEAD:x",
-            "\"decompressed data of one push\" of 50000 bytes",
+            "\"decode_push_bytes\" of 50000 bytes",
         ),
         row(
             Limits { archive_entries: 1, ..d },
             "for i in 1 2; do echo $i | gzip > b$i; done && git add . && git commit -qm b && git push $URL HEAD:x",
-            "\"archive entries\" of 1",
+            "\"archive_entries\" of 1",
         ),
         row(
             Limits { lookup_requests: 1, ..d },
@@ -405,7 +405,7 @@ fn how_long_a_push_and_its_scan_may_take() {
             "scan_seconds",
             Limits { scan_seconds: 1, scan_bytes_per_second: u64::MAX, ..Limits::default() },
             "yes -- '-----BEGIN PRIVATE KEY-----' | head -c 40000000 > b && git add b && git commit -qm b && git push $URL HEAD:x".to_owned(),
-            "\"scan time\" of 1",
+            "\"scan_seconds\" of 1",
         ),
     ] {
         scene.limit(limits);

@@ -17,6 +17,7 @@ pub mod gitconfig;
 mod host_repository;
 mod host_tree;
 pub mod members;
+mod object_pack;
 mod objects;
 pub mod pack;
 pub mod printable;

@@ -84,13 +84,16 @@ pub async fn serve(
     let late = || Stop::Refused(format!("the push took longer than push_seconds ({})", limits.push_seconds));
     // Nothing is changed by asking, so it may be given up at any point.
     let asking = tokio::time::timeout_at(deadline.into(), ask(agent, &mut **session, version, means)).await;
-    let Some(asked) = asking.map_err(|_| late())?? else {
+    let Some((asked, options)) = asking.map_err(|_| late())?? else {
         entry.ended(Outcome::Done);
         return Ok(());
     };
     let side_band = asked.commands().agreed("side-band-64k");
     let mut push = Push { agent, side_band, entry, limits };
     push.log_refs(&asked, &means.table.scanner);
+    if let Err(refused) = options {
+        return push.reject(&asked, &refused).await;
+    }
     if let Some(denied) = asked.denied_early(&means.remote.policy) {
         return push.deny(&asked, &denied).await;
     }
@@ -166,13 +169,14 @@ pub async fn serve(
     Ok(())
 }
 
-/// Steps 2 to 4: the client gets the advertisement and says what it wants; `None` when it wants nothing.
+/// Steps 2 to 4: the client gets the advertisement and says what it wants, and whether its push options may be; `None` when it
+/// wants nothing.
 async fn ask(
     agent: &mut Agent,
     session: &mut dyn Session,
     version: Version,
     means: Means<'_>,
-) -> Result<Option<Asked>, Stop> {
+) -> Result<Option<(Asked, Result<(), String>)>, Stop> {
     let limits = &means.table.limits;
     let mut line = session.open(Service::Push, Version::V0).await?;
     let Advert { first, rest } = read_advert(&mut *line, limits).await?;
@@ -217,23 +221,26 @@ async fn ask(
     }
     let Some(commands) = reader.end() else { return Ok(None) };
     let mut options = Vec::new();
+    let mut permitted = Ok(());
     if commands.agreed("push-options") {
         let bytes = limits.push_options.saturating_mul(limits.push_option_bytes.saturating_add(5)).saturating_add(64);
         let mut packets = Packets::new(bytes, seconds(limits.commands_seconds));
-        loop {
-            match agent.packet(&mut packets).await.map_err(Stop::from_agent)? {
-                Packet::Data(data) => {
-                    check_option(&data, options.len(), limits).map_err(|error| Stop::Refused(error.to_string()))?;
-                    options.push(data);
-                }
+        // After a refusal the rest is not read as anything: a client that waits for the report sends it to its end.
+        while permitted.is_ok() {
+            permitted = match agent.packet(&mut packets).await.map_err(Stop::from_agent)? {
+                Packet::Data(data) => match check_option(&data, options.len(), limits) {
+                    Ok(()) => {
+                        options.push(data);
+                        Ok(())
+                    }
+                    Err(refused) => Err(refused.to_string()),
+                },
                 Packet::Flush => break,
-                Packet::Delim | Packet::ResponseEnd => {
-                    return Err(Stop::Refused("a push option cannot be read".into()));
-                }
+                Packet::Delim | Packet::ResponseEnd => Err("a push option cannot be read".to_owned()),
             }
         }
     }
-    Ok(Some(Asked::new(commands, options)))
+    Ok(Some((Asked::new(commands, options), permitted)))
 }
 
 /// Does every ref that must move forward do so?

@@ -193,7 +193,7 @@ impl<'a> Meter<'a> {
         let spent = self.used.nanoseconds.fetch_add(spent, Ordering::Relaxed).saturating_add(spent);
         let seconds = budget.time.as_secs().saturating_add(given / budget.bytes_per_extra_second.max(1));
         if u128::from(spent) > budget.time.as_nanos() + u128::from(seconds - budget.time.as_secs()) * 1_000_000_000 {
-            return Err(Refused::Limit { name: "scan time", value: seconds, unit: "seconds" });
+            return Err(Refused::Limit { name: "scan_seconds", value: seconds, unit: "seconds" });
         }
         Ok(())
     }
@@ -204,16 +204,16 @@ impl<'a> Meter<'a> {
         self.decoded = self.decoded.saturating_add(bytes);
         let most = budget.decoded_bytes_per_object_max;
         if self.decoded > most {
-            return Err(Refused::Limit { name: "decompressed data of one object", value: most, unit: "bytes" });
+            return Err(Refused::Limit { name: "decode_blob_bytes", value: most, unit: "bytes" });
         }
-        count(&self.used.decoded, bytes, budget.decoded_bytes_max, "decompressed data of one push", "bytes")?;
+        count(&self.used.decoded, bytes, budget.decoded_bytes_max, "decode_push_bytes", "bytes")?;
         // Decompression costs more than the search does.
         self.work(bytes.saturating_mul(4))
     }
 
     /// Compressed data was opened.
     pub(super) fn entry(&mut self) -> Result<(), Refused> {
-        count(&self.used.entries, 1, self.used.budget.archive_entries_max, "archive entries", "of one push")
+        count(&self.used.entries, 1, self.used.budget.archive_entries_max, "archive_entries", "of one push")
     }
 
     /// Keeps a refusal for [`Meter::refused`] and gives the error that a reader can report.

@@ -436,7 +436,7 @@ impl Read for Counted<'_, '_, '_> {
             counted = counted.and_then(|()| meter.entry());
             if self.depth >= self.object.depth_max {
                 let value = u64::from(self.object.depth_max);
-                counted = Err(Refused::Limit { name: "decode depth", value, unit: "layers" });
+                counted = Err(Refused::Limit { name: "decode_depth", value, unit: "layers" });
             }
         }
         counted.map_err(|refused| meter.refuse(refused))?;

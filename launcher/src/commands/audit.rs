@@ -94,6 +94,7 @@ fn sentence(event: &Event) -> String {
             }
         }
         Event::Ended { grant, change, why } => format!("ended: {grant} ({}): {why}", page::short(change)),
+        Event::Denied { by, what, reason, times: 1 } => format!("refused by {by}: {what}: {reason}"),
         Event::Denied { by, what, reason, times } => format!("refused by {by}, {times} times: {what}: {reason}"),
         Event::Used { credentials, pushes } => {
             let counted = |(name, count): (&String, &u64)| format!("{name} {count}");

@@ -12,21 +12,23 @@ use super::yaml;
 /// Bottles in one line of descent.
 const CHAIN_MAX: usize = 8;
 
-/// The merged header of a bottle whose file is there, and what is the bottle's own. `None` after an error.
+/// The merged header of a bottle whose file is there, and what is the bottle's own. `None` when that file cannot be read;
+/// where one that it extends cannot be read, what is there, so that the rest is looked at as well.
 pub(super) fn read(name: &Name, places: &Places, report: &mut Report) -> Option<Manifest> {
     let mut chain = vec![name.clone()];
     let mut manifest = frontmatter::read(&bottle_file(name, places), "the bottle", yaml::parse, report)?;
     let mut headers = Vec::new();
+    let before = report.errors();
     let mut next = parent(&manifest.node, report);
-    while let Some((parent_name, at)) = next {
-        if !extendable(&parent_name, at, &chain, places, report) {
-            return None;
+    while let Some((name, _)) = next.take().filter(|(name, at)| extendable(name, *at, &chain, places, report)) {
+        let file = bottle_file(&name, places);
+        if let Some(read) = frontmatter::read(&file, "the bottle", yaml::parse, report) {
+            next = parent(&read.node, report);
+            headers.push(read.node);
+            chain.push(name);
         }
-        let parent_manifest = frontmatter::read(&bottle_file(&parent_name, places), "the bottle", yaml::parse, report)?;
-        next = parent(&parent_manifest.node, report);
-        headers.push(parent_manifest.node);
-        chain.push(parent_name);
     }
+    report.parent_is_unread(report.errors() > before);
     for mut header in headers {
         give_way(&mut header, &manifest.node);
         manifest.node = merge(header, manifest.node);

@@ -64,7 +64,7 @@ impl<'n> Table<'n> {
 
     /// Says that a key is missing.
     pub(super) fn missing(&self, key: &str, hint: &str, report: &mut Report) {
-        report.error_with(self.at, format!("`{key}` is missing in {}", self.what), hint.to_owned());
+        report.missing(self.at, format!("`{key}` is missing in {}", self.what), hint.to_owned());
     }
 
     /// Takes all entries that are left: a table whose keys are the operator's own.

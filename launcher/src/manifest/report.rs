@@ -30,6 +30,7 @@ pub(super) struct Report {
     errors: Vec<((usize, usize), LoadError)>,
     more: usize,
     warnings: Vec<String>,
+    parent_unread: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +72,18 @@ impl Report {
     /// An error at a place, with what to do.
     pub(super) fn error_with(&mut self, span: Span, message: impl Into<String>, hint: impl Into<Option<String>>) {
         self.place(span, message.into(), hint.into(), false);
+    }
+
+    /// Could a bottle that was not read say what is missing in the one that is?
+    pub(super) fn parent_is_unread(&mut self, unread: bool) {
+        self.parent_unread = unread;
+    }
+
+    /// An error that something is missing, which a bottle may have from the one it extends.
+    pub(super) fn missing(&mut self, span: Span, message: impl Into<String>, hint: impl Into<Option<String>>) {
+        if !self.parent_unread {
+            self.error_with(span, message, hint);
+        }
     }
 
     /// An error at a place whose text must not be shown.

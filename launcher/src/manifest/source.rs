@@ -16,7 +16,7 @@ const REFERENCE_CHARS_MAX: usize = 255;
 pub(super) fn read(entry: Option<&Entry>, top: Span, places: &Places, report: &mut Report) -> Option<AgentSource> {
     let Some(entry) = entry else {
         let hint = "write `agent: {provider: shell, image: debian:bookworm-slim}`";
-        report.error_with(top, "`agent` is missing in the bottle", hint.to_owned());
+        report.missing(top, "`agent` is missing in the bottle", hint.to_owned());
         return None;
     };
     let mut table = Table::open(&entry.value, "`agent`", entry.at, report)?;

@@ -6,6 +6,7 @@ use crate::workspace::archive::Archive;
 use crate::workspace::baseline::Baseline;
 use crate::workspace::changes::{AgentTree, RefChange};
 use crate::workspace::host_repository::HostRepository;
+use crate::workspace::object_pack::ObjectPack;
 use crate::workspace::objects::{Copied, Importer};
 use crate::workspace::refs::parse_name;
 use gix_object::Kind;
@@ -32,56 +33,94 @@ pub(crate) struct Source<'a> {
     pub(crate) changes: &'a [RefChange],
 }
 
-/// Takes the commits of every branch and tag that the agent changed.
-pub(crate) fn take_commits(source: &Source<'_>, workspace: &Path, id: &str) -> Result<Commits, WorkspaceError> {
-    let mut commits = Commits { skipped: source.tree.refs.bad.clone(), ..Commits::default() };
-    let moved = source.changes.iter().filter_map(|c| Some((c.name.as_str(), c.after.as_deref()?)));
-    let moved: Vec<(&str, &str)> = moved.collect();
-    if let Some(why) = source.tree.refs.unreadable {
-        commits.none = Some(format!("the agent's repository cannot be read: {why}"));
-        return Ok(commits);
-    }
-    if moved.is_empty() {
-        return Ok(commits);
-    }
-    let host = match HostRepository::find(workspace) {
-        Ok(host) => host,
-        Err(why) => {
-            commits.none = Some(why);
-            return Ok(commits);
+/// Commits of every branch and tag that the agent changed, verified and packed; the operator's repository has nothing of
+/// them yet.
+#[derive(Default)]
+pub(crate) struct PreparedCommits {
+    commits: Commits,
+    ready: Option<Ready>,
+}
+
+struct Ready {
+    host: HostRepository,
+    /// Where the pack lies.
+    copied: Copied,
+    pack: Option<ObjectPack>,
+    /// Name with the agent, name with the operator, object id.
+    refs: Vec<(String, String, String)>,
+}
+
+impl PreparedCommits {
+    /// Prepares them. Errors are those of the archive; why a repository cannot give or take any is part of the outcome.
+    pub(crate) fn make(source: &Source<'_>, workspace: &Path, id: &str) -> Result<Self, WorkspaceError> {
+        let commits = Commits { skipped: source.tree.refs.bad.clone(), ..Commits::default() };
+        let mut prepared = Self { commits, ready: None };
+        let moved = source.changes.iter().filter_map(|c| Some((c.name.as_str(), c.after.as_deref()?)));
+        let moved: Vec<(&str, &str)> = moved.collect();
+        if let Some(why) = source.tree.refs.unreadable {
+            return Ok(prepared.without(format!("the agent's repository cannot be read: {why}")));
         }
-    };
-    let objects = host.objects();
-    let copied = Copied::extract(source.archive, source.tree, source.baseline, &objects, source.archive.directory())?;
-    let mut importer = match Importer::new(&copied, &objects) {
-        Ok(importer) => importer,
-        Err(error) => {
-            commits.none = Some(format!("the objects cannot be read: {error}"));
-            return Ok(commits);
+        if moved.is_empty() {
+            return Ok(prepared);
         }
-    };
-    let mut verified = Vec::new();
-    for (name, tip) in moved {
-        let kind = if name.starts_with("refs/tags/") { None } else { Some(Kind::Commit) };
-        match host_name(name, id).and_then(|target| importer.verify(tip, kind).map(|()| target)) {
-            Ok(target) => verified.push((name, target, tip)),
-            Err(why) => commits.skipped.push((name.to_owned(), why)),
+        let host = match HostRepository::find(workspace) {
+            Ok(host) => host,
+            Err(why) => return Ok(prepared.without(why)),
+        };
+        let objects = host.objects();
+        let private = source.archive.directory();
+        let copied = Copied::extract(source.archive, source.tree, source.baseline, &objects, private)?;
+        let mut importer = match Importer::new(&copied, &objects) {
+            Ok(importer) => importer,
+            Err(error) => return Ok(prepared.without(format!("the objects cannot be read: {error}"))),
+        };
+        let mut refs = Vec::new();
+        for (name, tip) in moved {
+            let kind = if name.starts_with("refs/tags/") { None } else { Some(Kind::Commit) };
+            match host_name(name, id).and_then(|target| importer.verify(tip, kind).map(|()| target)) {
+                Ok(target) => refs.push((name.to_owned(), target, tip.to_owned())),
+                Err(why) => prepared.commits.skipped.push((name.to_owned(), why)),
+            }
         }
+        match importer.pack() {
+            Ok(pack) => prepared.ready = Some(Ready { host, copied, pack, refs }),
+            Err(why) => return Ok(prepared.without(cannot_be_written(&why))),
+        }
+        Ok(prepared)
     }
-    match importer.write() {
-        Ok(count) => commits.objects = count,
-        Err(why) => {
-            commits.none = Some(format!("the objects cannot be written: {why}"));
-            return Ok(commits);
+
+    /// Gives them to the operator's repository: objects first, then what points at them.
+    pub(crate) fn take(self) -> Commits {
+        let Self { mut commits, ready } = self;
+        let Some(Ready { host, copied, pack, refs }) = ready else { return commits };
+        if let Some(pack) = pack {
+            let count = pack.count;
+            match pack.install(&host.objects()) {
+                Ok(()) => commits.objects = count,
+                Err(error) => {
+                    commits.none = Some(cannot_be_written(&error));
+                    return commits;
+                }
+            }
         }
-    }
-    for (name, target, tip) in verified {
-        match host.set_ref(&target, tip) {
-            Ok(()) => commits.refs.push((target, tip.to_owned())),
-            Err(error) => commits.skipped.push((name.to_owned(), format!("{target} cannot be set: {error}"))),
+        for (name, target, tip) in refs {
+            match host.set_ref(&target, &tip) {
+                Ok(()) => commits.refs.push((target, tip)),
+                Err(error) => commits.skipped.push((name, format!("{target} cannot be set: {error}"))),
+            }
         }
+        drop(copied);
+        commits
     }
-    Ok(commits)
+
+    fn without(mut self, why: String) -> Self {
+        self.commits.none = Some(why);
+        self
+    }
+}
+
+fn cannot_be_written(why: &dyn std::fmt::Display) -> String {
+    format!("the objects cannot be written: {why}")
 }
 
 /// `refs/heads/x` of the agent is `refs/bottle/<id>/heads/x` of the host.

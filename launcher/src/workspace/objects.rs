@@ -1,5 +1,5 @@
 //! The agent's git objects on their way into the operator's repository: read from a private copy, each decoded, its
-//! hash computed again and its content held to git's rules, then written as a loose object. Nothing of the agent's
+//! hash computed again and its content held to git's rules, then written into a pack. Nothing of the agent's
 //! repository but objects is looked at: no alternates, no configuration, no index of its own making is trusted.
 
 use crate::workspace::WorkspaceError;
@@ -7,9 +7,10 @@ use crate::workspace::archive::Archive;
 use crate::workspace::baseline::Baseline;
 use crate::workspace::changes::AgentTree;
 use crate::workspace::members::{MemberKind, reading};
+use crate::workspace::object_pack::{ObjectPack, PackWriter};
 use crate::workspace::tree_path::{TreePath, is_dot_git};
 use gix_hash::ObjectId;
-use gix_object::{Find, FindHeader, Kind, Write};
+use gix_object::{Find, FindHeader, Kind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
@@ -116,7 +117,8 @@ fn is_object_file(name: &str) -> bool {
 pub(crate) struct Importer {
     agent: gix_odb::Handle,
     host: gix_odb::Handle,
-    store: gix_odb::loose::Store,
+    /// Where the pack is made.
+    private: PathBuf,
     /// Verified, in the order they were found: what points before what is pointed at.
     order: Vec<ObjectId>,
     seen: HashMap<ObjectId, Kind>,
@@ -137,7 +139,7 @@ impl Importer {
         Ok(Self {
             agent,
             host: host_handle,
-            store: gix_odb::loose::Store::at(host, gix_hash::Kind::Sha1),
+            private: copied.directory.clone(),
             order: Vec::new(),
             seen: HashMap::new(),
             bytes: 0,
@@ -159,26 +161,22 @@ impl Importer {
         verified
     }
 
-    /// Writes what was verified, what is pointed at before what points. Gives how many.
-    pub(crate) fn write(self) -> Result<usize, String> {
-        let count = self.order.len();
-        let written = catch_unwind(AssertUnwindSafe(|| {
-            let mut buffer = Vec::new();
-            for id in self.order.iter().rev() {
-                let found = self.agent.try_find(id, &mut buffer).map_err(|e| shown(&e))?;
-                let data = found.ok_or_else(|| format!("object {id} is gone"))?;
-                let written = self.store.write_buf(data.kind, data.data).map_err(|e| shown(&e))?;
-                if written != *id {
-                    return Err(format!("object {id} changed while it was read"));
-                }
-            }
-            Ok(())
-        }));
-        written.unwrap_or_else(|_| Err("its objects cannot be read".to_owned()))?;
-        if count > 0 {
-            sync(self.store.path());
+    /// Packs what was verified. Gives nothing where there is nothing of it that the host has not.
+    pub(crate) fn pack(self) -> Result<Option<ObjectPack>, String> {
+        if self.order.is_empty() {
+            return Ok(None);
         }
-        Ok(count)
+        let packed = catch_unwind(AssertUnwindSafe(|| {
+            let mut pack = PackWriter::create(&self.private, &self.order).map_err(|e| shown(&e))?;
+            let mut buffer = Vec::new();
+            for id in &self.order {
+                let found = self.agent.try_find(id, &mut buffer).map_err(|e| shown(&e))?;
+                let object = found.ok_or_else(|| format!("object {id} is gone"))?;
+                pack.add(&object).map_err(|e| shown(&e))?;
+            }
+            pack.finish().map_err(|e| shown(&e))
+        }));
+        packed.unwrap_or_else(|_| Err("its objects cannot be read".to_owned())).map(Some)
     }
 
     fn walk(&mut self, tip: &str, kind: Option<Kind>) -> Result<(), String> {
@@ -303,16 +301,6 @@ fn name_is_sane(name: &[u8], mode: &[u8]) -> Result<(), String> {
 
 fn shown(error: &dyn std::fmt::Display) -> String {
     crate::workspace::printable::line(error.to_string().as_bytes())
-}
-
-/// Objects must be on disk before a ref names them. Where that cannot be asked for, git itself would not have asked.
-fn sync(objects: &Path) {
-    #[cfg(target_os = "linux")]
-    if let Ok(directory) = fs::File::open(objects) {
-        let _ = rustix::fs::syncfs(&directory);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = objects;
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use crate::workspace::archive::Archive;
 use crate::workspace::baseline::{Baseline, Digest, LinkTarget, Node};
 use crate::workspace::changes::{AgentTree, Change, STAGING, compare};
-use crate::workspace::commits::{Commits, Source, take_commits};
+use crate::workspace::commits::{Commits, PreparedCommits, Source};
 use crate::workspace::host_tree::{HostTree, State};
 use crate::workspace::members::{MemberKind, reading, refused};
 use crate::workspace::tree_path::TreePath;
@@ -91,12 +91,27 @@ pub fn take(
         deeds.extend(plan.forced);
         deeds.sort_by(|a, b| a.path.cmp(&b.path));
     }
-    let staged = Staged::make(&host, archive, &tree, &deeds)?;
     let source = Source { archive, tree: &tree, baseline, changes: &changes.refs };
-    taken.commits = take_commits(&source, workspace, id)?;
+    // Files and commits are made ready side by side, and only when all of both is ready is any of it applied.
+    let (staged, commits) = std::thread::scope(|scope| {
+        let commits = scope.spawn(|| PreparedCommits::make(&source, workspace, id));
+        let staged = Staged::make(&host, archive, &tree, &deeds);
+        (staged, joined(commits))
+    });
+    let (staged, commits) = (staged?, commits?);
     taken.careful = staged.careful.clone();
-    apply(&host, &staged, &deeds, &mut taken)?;
+    std::thread::scope(|scope| {
+        let commits = scope.spawn(|| commits.take());
+        let applied = apply(&host, &staged, &deeds, &mut taken);
+        taken.commits = joined(commits);
+        applied
+    })?;
     Ok(taken)
+}
+
+/// What a thread gives; its panic is the caller's.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// What agent and host agree on after a take of these changes, but for those that even force does not take.

@@ -73,6 +73,8 @@ fn stop_waits_for_a_polite_agent_and_stop_now_for_none() {
     bottle.wait_for_file("/workspace/ready.txt");
     let stopped = site.launcher(&["stop", bottle.id()]).ok();
     assert_eq!(stopped.stdout, "");
+    assert!(stopped.stderr.contains(&format!("bottle {} ended after", bottle.id())), "{stopped:#?}");
+    assert!(stopped.stderr.contains(&format!("launcher take {}", bottle.id())), "{stopped:#?}");
     site.assert_nothing_left();
     assert_ended(&site, &bottle, "last.txt");
 

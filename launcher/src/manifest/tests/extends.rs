@@ -72,6 +72,25 @@ fn the_same_path_in_parent_and_child_is_refused() {
 }
 
 #[test]
+fn a_parent_that_is_not_there_hides_no_other_error() {
+    let world = World::with_bottle("extends: base\nsupervise: perhaps\negress: {allowlist: [a b]}\n");
+    let errors = world.load().unwrap_err();
+    let said: Vec<&str> = errors.errors.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(said.len(), 3, "{said:?}");
+    for part in ["there is no bottle `base`", "`supervise`", "a b"] {
+        assert!(said.iter().any(|message| message.contains(part)), "{part}: {said:?}");
+    }
+    // What the parent may have, nobody misses; with a parent that has nothing, it is missing.
+    world.write("config/bottles/base.md", "---\n---\n");
+    let errors = world.load().unwrap_err();
+    assert!(
+        errors.errors.iter().any(|error| error.message == "`agent` is missing in the bottle"),
+        "{:?}",
+        errors.errors
+    );
+}
+
+#[test]
 fn circles_and_missing_parents_are_refused() {
     for (child, parent, part) in [
         ("dev", "", "in a circle: dev -> dev"),

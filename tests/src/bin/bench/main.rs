@@ -8,8 +8,9 @@
 //! cargo run --release -p bottle-tests --bin bench -- cred-proxy
 //! ```
 //!
-//! And what needs no engine: `bench -- scan`, the speed of the scan of a push (see [`scan`]), and `bench -- git`, clones and
-//! pushes through git-gate beside direct ones and beside a mirror (see [`git`]). With an engine, `bench -- approve`: from an ask
+//! And what needs no engine: `bench -- scan`, the speed of the scan of a push (see [`scan`]), `bench -- git`, clones and
+//! pushes through git-gate beside direct ones and beside a mirror (see [`git`]), and `bench -- take`, an agent's work on
+//! its way back (see [`take`]). With an engine, `bench -- approve`: from an ask
 //! to its effect (see [`approve`]).
 //!
 //! A table for people goes to standard output, and as its last line one JSON object of plain numbers. Everything that is
@@ -25,6 +26,7 @@ mod peer;
 mod proxy;
 mod repository;
 mod scan;
+mod take;
 
 use bottle_tests::harness::Site;
 use clap::Parser;
@@ -41,7 +43,8 @@ const ROUNDS_MIN: u32 = 7;
 const OTHERS: &str = "\
 Others, with a help of their own (bench NAME --help):
   git   clones and pushes through git-gate, beside direct ones and beside a mirror
-  scan  the scan of a push, beside known scanners";
+  scan  the scan of a push, beside known scanners
+  take  an agent's work back into the operator's directory, beside git";
 
 /// Measures a bottle's launch and teardown against the same as a script of `docker` commands, and cred-proxy against nginx.
 #[derive(Parser)]
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
     let outcome = match args.split_first() {
         Some((first, rest)) if first == "scan" => optimised().and_then(|()| scan::main(rest)),
         Some((first, _)) if first == "approve" => asks(),
+        Some((first, rest)) if first == "take" => optimised().and_then(|()| take::main(rest)),
         Some((first, rest)) if first == "git" => optimised().and_then(|()| git::main(rest)),
         _ => bench(&Args::parse()),
     };
