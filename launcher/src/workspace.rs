@@ -16,6 +16,7 @@ pub mod diff;
 pub mod gitconfig;
 mod host_repository;
 mod host_tree;
+mod loose;
 pub mod members;
 mod object_pack;
 mod objects;

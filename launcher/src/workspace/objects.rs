@@ -6,12 +6,13 @@ use crate::workspace::WorkspaceError;
 use crate::workspace::archive::Archive;
 use crate::workspace::baseline::Baseline;
 use crate::workspace::changes::AgentTree;
+use crate::workspace::loose::{LooseObjects, LooseWriter};
 use crate::workspace::members::{MemberKind, reading};
 use crate::workspace::object_pack::{ObjectPack, PackWriter};
 use crate::workspace::tree_path::{TreePath, is_dot_git};
 use gix_hash::ObjectId;
-use gix_object::{Find, FindHeader, Kind};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use gix_object::{Data, Find, FindHeader, Kind};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -27,8 +28,12 @@ const OBJECT_BYTES_MAX: usize = 512 << 20;
 
 /// A private copy of the agent's objects; gone when dropped.
 pub(crate) struct Copied {
-    directory: PathBuf,
+    directory: Directory,
+    loose: LooseObjects,
 }
+
+/// Removes itself.
+struct Directory(PathBuf);
 
 impl Copied {
     /// Copies the object files of the archive that the host may not have into a directory of its own inside `inside`.
@@ -44,106 +49,114 @@ impl Copied {
         let _ = fs::remove_dir_all(&directory);
         let making = |e| WorkspaceError::at("create", &directory, e);
         DirBuilder::new().mode(0o700).create(&directory).map_err(making)?;
-        let copied = Self { directory: directory.clone() };
+        let directory = Directory(directory);
+        let packs = directory.0.join("pack");
+        DirBuilder::new().mode(0o700).create(&packs).map_err(|e| WorkspaceError::at("create", &packs, e))?;
+        let file = directory.0.join("loose");
+        let writing = |e| WorkspaceError::at("write", &file, e);
+        let mut loose = LooseWriter::create(&file).map_err(writing)?;
         let wanted = wanted(tree, baseline, host);
-        let folders: BTreeSet<&str> = wanted.values().flatten().filter_map(|t| Some(t.split_once('/')?.0)).collect();
-        for folder in folders {
-            let folder = directory.join(folder);
-            DirBuilder::new().mode(0o700).create(&folder).map_err(|e| WorkspaceError::at("create", &folder, e))?;
-        }
         let mut members = archive.members()?;
         while let Some(member) = members.next_member()? {
             let Some(targets) = wanted.get(&member.path) else { continue };
             let MemberKind::File { .. } = member.kind else { continue };
-            let mut first: Option<PathBuf> = None;
-            for target in targets {
-                let path = directory.join(target);
-                let writing = |e| WorkspaceError::at("write", &path, e);
-                match &first {
-                    Some(first) => drop(fs::copy(first, &path).map_err(writing)?),
-                    None => {
-                        let mut file =
-                            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(writing)?;
-                        io::copy(&mut members.content(), &mut file).map_err(reading)?;
-                        first = Some(path);
-                    }
-                }
+            let mut names = targets.packs.iter().map(|name| packs.join(name));
+            // What is named as a pack as well is no loose object.
+            let Some(path) = names.next() else {
+                loose.add(targets.loose.iter().copied(), &mut members.content()).map_err(reading)?;
+                continue;
+            };
+            let writing = |e| WorkspaceError::at("write", &path, e);
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            io::copy(&mut members.content(), &mut file.map_err(writing)?).map_err(reading)?;
+            for other in names {
+                fs::copy(&path, other).map_err(writing)?;
             }
         }
-        Ok(copied)
+        Ok(Self { directory, loose: loose.finish().map_err(writing)? })
     }
 }
 
-impl Drop for Copied {
+impl Drop for Directory {
     fn drop(&mut self) {
         // It lies in the state directory, which goes with the bottle.
-        let _ = fs::remove_dir_all(&self.directory);
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Members to copy -> where to. Packs and loose objects by their names alone; what the operator's repository has under
-/// the same name as when the agent was given it is not copied.
-fn wanted(tree: &AgentTree, baseline: &Baseline, host: &Path) -> BTreeMap<TreePath, Vec<String>> {
-    let mut wanted: BTreeMap<TreePath, Vec<String>> = BTreeMap::new();
+/// What a member is copied as: it may have several names.
+#[derive(Default)]
+struct Targets {
+    loose: Vec<ObjectId>,
+    packs: Vec<String>,
+}
+
+/// Members to copy. Packs and loose objects by their names alone; what the operator's repository has under the same name
+/// as when the agent was given it is not copied.
+fn wanted(tree: &AgentTree, baseline: &Baseline, host: &Path) -> BTreeMap<TreePath, Targets> {
+    let mut wanted: BTreeMap<TreePath, Targets> = BTreeMap::new();
     for (path, node) in &tree.entries {
-        let Some(name) = path.as_bytes().strip_prefix(b".git/objects/").and_then(|n| std::str::from_utf8(n).ok())
-        else {
-            continue;
-        };
-        if !is_object_file(name) {
+        let name = path.as_bytes().strip_prefix(b".git/objects/").and_then(|n| std::str::from_utf8(n).ok());
+        let Some((name, file)) = name.and_then(|name| Some((name, object_file(name)?))) else { continue };
+        let given = baseline.entries.get(path).is_some_and(|before| before.same(node));
+        if given && host.join(name).is_file() {
             continue;
         }
-        let given = baseline.entries.get(path).is_some_and(|before| before.same(node));
-        if !(given && host.join(name).is_file()) {
-            wanted.entry(tree.source(path).clone()).or_default().push(name.to_owned());
+        let targets = wanted.entry(tree.source(path).clone()).or_default();
+        match file {
+            ObjectFile::Loose(id) => targets.loose.push(id),
+            ObjectFile::Pack(name) => targets.packs.push(name),
         }
     }
     wanted
 }
 
-fn is_object_file(name: &str) -> bool {
+/// What git keeps under a name below its object directory.
+#[derive(Debug, PartialEq, Eq)]
+enum ObjectFile {
+    /// One object.
+    Loose(ObjectId),
+    /// A pack or its index, by its name below `pack/`.
+    Pack(String),
+}
+
+fn object_file(name: &str) -> Option<ObjectFile> {
     let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    match name.split_once('/') {
-        Some(("pack", pack)) => {
-            let stem = pack.strip_suffix(".pack").or_else(|| pack.strip_suffix(".idx"));
-            stem.and_then(|s| s.strip_prefix("pack-")).is_some_and(|s| hex(s, 40))
+    match name.split_once('/')? {
+        ("pack", pack) => {
+            let stem = pack.strip_suffix(".pack").or_else(|| pack.strip_suffix(".idx"))?;
+            hex(stem.strip_prefix("pack-")?, 40).then(|| ObjectFile::Pack(pack.to_owned()))
         }
-        Some((fan, rest)) => hex(fan, 2) && hex(rest, 38),
-        None => false,
+        (fan, rest) if hex(fan, 2) && hex(rest, 38) => {
+            ObjectId::from_hex([fan, rest].concat().as_bytes()).ok().map(ObjectFile::Loose)
+        }
+        _ => None,
     }
 }
 
 /// Takes objects from the agent's copy to the operator's repository.
-pub(crate) struct Importer {
-    agent: gix_odb::Handle,
+pub(crate) struct Importer<'a> {
+    copied: &'a Copied,
+    packs: gix_odb::Handle,
     host: gix_odb::Handle,
-    /// Where the pack is made.
-    private: PathBuf,
     /// Verified, in the order they were found: what points before what is pointed at.
     order: Vec<ObjectId>,
     seen: HashMap<ObjectId, Kind>,
     bytes: u64,
 }
 
-impl Importer {
-    pub(crate) fn new(copied: &Copied, host: &Path) -> io::Result<Self> {
+impl<'a> Importer<'a> {
+    pub(crate) fn new(copied: &'a Copied, host: &Path) -> io::Result<Self> {
         let options = gix_odb::store::init::Options {
             use_multi_pack_index: false,
             alloc_limit_bytes: Some(OBJECT_BYTES_MAX),
             ..gix_odb::store::init::Options::default()
         };
-        let mut agent = gix_odb::at_opts(copied.directory.as_path(), gix_hash::Kind::Sha1, None, options)?;
+        let mut packs = gix_odb::at_opts(&copied.directory.0, gix_hash::Kind::Sha1, None, options)?;
         let mut host_handle = gix_odb::at(host, gix_hash::Kind::Sha1)?;
-        agent.refresh_never();
+        packs.refresh_never();
         host_handle.refresh_never();
-        Ok(Self {
-            agent,
-            host: host_handle,
-            private: copied.directory.clone(),
-            order: Vec::new(),
-            seen: HashMap::new(),
-            bytes: 0,
-        })
+        Ok(Self { copied, packs, host: host_handle, order: Vec::new(), seen: HashMap::new(), bytes: 0 })
     }
 
     /// Verifies all that `tip` reaches and the host has not. Errors: why it cannot be taken; then nothing of it is.
@@ -167,10 +180,10 @@ impl Importer {
             return Ok(None);
         }
         let packed = catch_unwind(AssertUnwindSafe(|| {
-            let mut pack = PackWriter::create(&self.private, &self.order).map_err(|e| shown(&e))?;
+            let mut pack = PackWriter::create(&self.copied.directory.0, &self.order).map_err(|e| shown(&e))?;
             let mut buffer = Vec::new();
             for id in &self.order {
-                let found = self.agent.try_find(id, &mut buffer).map_err(|e| shown(&e))?;
+                let found = self.find(id, &mut buffer)?;
                 let object = found.ok_or_else(|| format!("object {id} is gone"))?;
                 pack.add(&object).map_err(|e| shown(&e))?;
             }
@@ -188,7 +201,7 @@ impl Importer {
                 expect(&id, kind, expected)?;
                 continue;
             }
-            let found = self.agent.try_find(&id, &mut buffer).map_err(|e| format!("object {id}: {}", shown(&e)))?;
+            let found = self.find(&id, &mut buffer).map_err(|e| format!("object {id}: {e}"))?;
             let data = found.ok_or_else(|| format!("object {id} is missing"))?;
             expect(&id, data.kind, expected)?;
             let hash = gix_object::compute_hash(gix_hash::Kind::Sha1, data.kind, data.data);
@@ -204,6 +217,14 @@ impl Importer {
             self.order.push(id);
         }
         Ok(())
+    }
+
+    /// An object of the agent's.
+    fn find<'b>(&self, id: &ObjectId, buffer: &'b mut Vec<u8>) -> Result<Option<Data<'b>>, String> {
+        if self.copied.loose.has(id) {
+            return self.copied.loose.find(id, OBJECT_BYTES_MAX, buffer).map_err(|e| shown(&e));
+        }
+        self.packs.try_find(id, buffer).map_err(|e| shown(&e))
     }
 
     /// The kind of an object that is verified or in the operator's repository.
@@ -343,17 +364,19 @@ mod tests {
     #[test]
     fn only_object_files_are_copied() {
         let hex = "0123456789abcdef0123456789abcdef01234567";
+        let id = ObjectId::from_hex(hex.as_bytes()).unwrap();
         for (name, expected) in [
-            (format!("pack/pack-{hex}.pack"), true),
-            (format!("pack/pack-{hex}.idx"), true),
-            (format!("01/{}", &hex[2..]), true),
-            ("info/alternates".to_owned(), false),
-            ("pack/multi-pack-index".to_owned(), false),
-            (format!("pack/pack-{hex}.keep"), false),
-            (format!("pack/../pack-{hex}.pack"), false),
-            ("01/short".to_owned(), false),
+            (format!("pack/pack-{hex}.pack"), Some(ObjectFile::Pack(format!("pack-{hex}.pack")))),
+            (format!("pack/pack-{hex}.idx"), Some(ObjectFile::Pack(format!("pack-{hex}.idx")))),
+            (format!("01/{}", &hex[2..]), Some(ObjectFile::Loose(id))),
+            ("info/alternates".to_owned(), None),
+            ("pack/multi-pack-index".to_owned(), None),
+            (format!("pack/pack-{hex}.keep"), None),
+            (format!("pack/../pack-{hex}.pack"), None),
+            ("01/short".to_owned(), None),
+            (format!("01/{}", hex[2..].to_uppercase()), None),
         ] {
-            assert_eq!(is_object_file(&name), expected, "{name}");
+            assert_eq!(object_file(&name), expected, "{name}");
         }
     }
 }
