@@ -96,13 +96,20 @@ impl Ui {
     /// Rows as a table on standard output. A line that a terminal would wrap is cut there; a program gets all of it.
     pub fn table(self, rows: &[Vec<String>]) -> bool {
         let text = table(rows);
-        let out = std::io::stdout();
-        if !out.is_terminal() {
-            return self.data(&text);
+        match output_columns() {
+            Some(columns) => {
+                self.data(&text.lines().map(|line| format!("{}\n", cut(line, columns))).collect::<String>())
+            }
+            None => self.data(&text),
         }
-        let asked = rustix::termios::tcgetwinsize(&out).map(|size| usize::from(size.ws_col));
-        let columns = asked.ok().filter(|columns| *columns >= 20).unwrap_or(COLUMNS);
-        self.data(&text.lines().map(|line| format!("{}\n", cut(line, columns))).collect::<String>())
+    }
+
+    /// A sentence under a head on standard output: broken between words on a terminal, one line for a program.
+    pub fn entry(self, head: &str, text: &str) -> bool {
+        match output_columns() {
+            Some(columns) => self.data(&format!("{}\n", wrapped(head, text, columns.min(COLUMNS_MAX)))),
+            None => self.data(&format!("{head}{text}\n")),
+        }
     }
 
     /// Asks a question that is answered with y or n; anything but y is no. Without a terminal the answer is no.
@@ -189,8 +196,18 @@ fn cut(line: &str, columns: usize) -> String {
 
 /// The width of the terminal that standard error is, within reason.
 fn columns() -> usize {
-    let asked = rustix::termios::tcgetwinsize(std::io::stderr()).map(|size| usize::from(size.ws_col));
-    asked.ok().filter(|columns| *columns >= 20).unwrap_or(COLUMNS).min(COLUMNS_MAX)
+    width(std::io::stderr()).min(COLUMNS_MAX)
+}
+
+/// The width of the terminal that standard output is; `None` where it is none.
+fn output_columns() -> Option<usize> {
+    let out = std::io::stdout();
+    out.is_terminal().then(|| width(out))
+}
+
+fn width(terminal: impl std::os::fd::AsFd) -> usize {
+    let asked = rustix::termios::tcgetwinsize(terminal).map(|size| usize::from(size.ws_col));
+    asked.ok().filter(|columns| *columns >= 20).unwrap_or(COLUMNS)
 }
 
 /// `head` and `text`, broken between words so that it fits into `columns`; further lines begin under the text. A word

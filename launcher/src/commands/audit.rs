@@ -46,11 +46,14 @@ fn verified(here: &Here, id: &str, output: Output) -> Result<Exit, Failure> {
 
 fn show(here: &Here, id: &str, output: Output) -> Result<Exit, Failure> {
     for entry in entries(here, id)? {
-        let text = match output {
-            Output::Json => serde_json::to_string(&entry).unwrap_or_default(),
-            Output::Text => format!("{}  {}", entry.time, clean(&sentence(&entry.event)).replace(['\n', '\t'], " ")),
+        let told = match output {
+            Output::Json => here.ui.data(&format!("{}\n", serde_json::to_string(&entry).unwrap_or_default())),
+            Output::Text => {
+                let text = clean(&sentence(&entry.event)).replace(['\n', '\t'], " ");
+                here.ui.entry(&format!("{}  ", entry.time), &text)
+            }
         };
-        if !here.ui.data(&format!("{text}\n")) {
+        if !told {
             break;
         }
     }
