@@ -78,7 +78,7 @@ pub enum Command {
     Doctor(Doctor),
     /// Build or export the images of the sidecars, or pin pipelock's
     Images(Images),
-    /// Watch a hostile agent fail in a bottle of its own: needs no account, no key and no registry
+    /// Watch a hostile agent fail in a bottle of its own: needs no account and no key
     Demo(Demo),
     /// Print what a shell needs to complete this command
     Completions(Completions),
@@ -402,12 +402,11 @@ pub struct Show {
 /// `init`
 #[derive(Debug, Args)]
 pub struct Init {
-    /// What the agent and its bottle are called
-    #[arg(default_value = "dev")]
-    pub name: String,
-    /// The kind of agent: claude, codex, shell, or a file of yours in `providers/`
-    #[arg(long, default_value = "shell")]
-    pub provider: String,
+    /// What the agent and its bottle are called; asked for on a terminal, else dev
+    pub name: Option<String>,
+    /// The kind of agent: claude, codex, shell, or a file of yours in `providers/`; asked for on a terminal, else shell
+    #[arg(long)]
+    pub provider: Option<String>,
     /// The image of its container; without it the provider's own
     #[arg(long)]
     pub image: Option<String>,

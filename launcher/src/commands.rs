@@ -90,7 +90,10 @@ impl Here {
         let like: Vec<_> = ids.iter().filter(|known| known.starts_with(id)).collect();
         match like.as_slice() {
             [one] => Ok(root.dir(one)),
-            [] => Err(Failure::usage(format!("there is no bottle {id:?}"), "see `launcher ps --all`".to_owned())),
+            [] => Err(Failure::usage(
+                format!("no bottle called {id:?} was launched"),
+                "see `launcher ps --all`; `launcher run AGENT` launches one".to_owned(),
+            )),
             several => {
                 let names: Vec<_> = several.iter().map(|s| s.as_str()).collect();
                 Err(Failure::usage(

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Exit {
     /// It did what was asked.
     Success,
-    /// It ran, and the answer is no (`demo` with a row that did not hold, `diff` of nothing).
+    /// It ran, and the answer is no (a row of `demo` that did not hold, a no of `doctor`, a log that `audit verify` refuses, a refused verdict).
     No,
     /// Usage, or a manifest.
     Usage,

@@ -125,6 +125,20 @@ impl Ui {
         read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
     }
 
+    /// Asks for a line; an empty one, or no terminal, is the default.
+    pub fn ask(self, question: &str, default: &str) -> String {
+        if !self.live || !std::io::stdin().is_terminal() {
+            return default.to_owned();
+        }
+        self.wipe();
+        let _ = write!(std::io::stderr(), "{question} [{default}] ");
+        let _ = std::io::stderr().flush();
+        let mut answer = String::new();
+        let read = std::io::stdin().read_line(&mut answer);
+        let answer = answer.trim();
+        if read.is_err() || answer.is_empty() { default.to_owned() } else { answer.to_owned() }
+    }
+
     /// Asks for a secret without echo. `None`: there is no terminal, or Ctrl-C or Ctrl-D was the answer.
     pub fn ask_secret(self, question: &str) -> Option<cred_proxy::Secret> {
         use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};

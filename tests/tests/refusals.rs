@@ -81,7 +81,7 @@ fn what_is_not_there_is_named_with_what_is() {
     let output = site.launcher(&["run", &coder(), "--yes", "--bottle", "prod"]);
     refused(&site, &output, 2, &["there is no bottle `prod`", "dev"]);
     for args in [&["attach", "nobody"][..], &["stop", "nobody"], &["diff", "nobody"], &["logs", "nobody"]] {
-        refused(&site, &site.launcher(args), 2, &["there is no bottle \"nobody\"", "launcher ps --all"]);
+        refused(&site, &site.launcher(args), 2, &["no bottle called \"nobody\" was launched", "launcher ps --all"]);
     }
 }
 

@@ -52,7 +52,7 @@ fn help_of_everything() {
       doctor       Say whether this machine can hold a bottle, and if not, why
       images       Build or export the images of the sidecars, or pin pipelock's
       demo         Watch a hostile agent fail in a bottle of its own: needs no
-                   account, no key and no registry
+                   account and no key
       completions  Print what a shell needs to complete this command
       man          Print the manual page, or write all of them into a folder
       schema       Print the JSON Schema of a manifest's header, for your editor

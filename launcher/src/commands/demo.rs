@@ -88,9 +88,11 @@ pub async fn demo(here: &Here, args: &Demo) -> Result<Exit, Failure> {
 /// The pinned pipelock, where it is present or can be pulled; else the stand-in of the tests, which only they and the
 /// demo may use. Gives its image, and whether it is the stand-in.
 async fn pipelock(here: &Here, args: &Demo, engine: &Docker) -> Result<(String, bool), Failure> {
-    let reference = images::pipelock_reference(args.pipelock_image.as_deref(), None)?;
+    let places = places(here)?;
+    let configured = crate::manifest::load::user(&places).pipelock_image;
+    let reference = images::pipelock_reference(args.pipelock_image.as_deref(), configured.as_deref())?;
     let progress = |text: &str| here.ui.progress(text);
-    match images::pipelock(engine, &reference, &places(here)?.config, &progress).await {
+    match images::pipelock(engine, &reference, &places.config, &progress).await {
         Ok(pipelock) => return Ok((pipelock.id, false)),
         Err(failure) if args.pipelock_image.is_some() || matches!(sidecars::origin(), Origin::Installed(_)) => {
             return Err(failure);

@@ -6,6 +6,7 @@ use crate::engine::docker::archive;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::images::{self, Pins};
+use crate::manifest::load;
 use std::path::Path;
 
 /// Builds, exports or pins.
@@ -14,11 +15,12 @@ pub async fn images(here: &Here, args: Images) -> Result<Exit, Failure> {
         return export(here, out);
     }
     let engine = here.engine().await?;
-    let config = places(here)?.config;
+    let places = places(here)?;
+    let (user, config) = (load::user(&places).pipelock_image, places.config);
     let progress = |text: &str| here.ui.progress(text);
     match args.command {
         ImagesCommand::Build => {
-            let reference = images::pipelock_reference(None, None)?;
+            let reference = images::pipelock_reference(None, user.as_deref())?;
             let pipelock = images::pipelock(&engine, &reference, &config, &progress).await?;
             let ready = images::ready(&engine, &pipelock.id, images::Wanted::ALL, &progress).await?;
             here.ui.wipe();
@@ -35,7 +37,7 @@ pub async fn images(here: &Here, args: Images) -> Result<Exit, Failure> {
         // Done above, without an engine.
         ImagesCommand::Export { .. } => {}
         ImagesCommand::Pin { image } => {
-            let reference = images::pipelock_reference(image.as_deref(), None)?;
+            let reference = images::pipelock_reference(image.as_deref(), user.as_deref())?;
             let pipelock = images::pipelock(&engine, &reference, &config, &progress).await?;
             here.ui.wipe();
             Pins::load(&config)?.record(&reference, &pipelock.id)?;

@@ -14,8 +14,11 @@ const IMAGE: &str = "debian:bookworm-slim";
 
 /// Writes both files, neither of them over another.
 pub fn init(here: &Here, args: &Init) -> Result<Exit, Failure> {
-    let name = Name::parse(&args.name).map_err(|e| {
-        Failure::usage(format!("{:?} cannot be a name: {e}", args.name), "such as: launcher init dev".to_owned())
+    let asked =
+        |given: &Option<String>, question, default| given.clone().unwrap_or_else(|| here.ui.ask(question, default));
+    let name = asked(&args.name, "What are the agent and its bottle called?", "dev");
+    let name = Name::parse(&name).map_err(|e| {
+        Failure::usage(format!("{name:?} cannot be a name: {e}"), "such as: launcher init dev".to_owned())
     })?;
     let places = places(here)?;
     let bottle = places.config.join("bottles").join(format!("{name}.md"));
@@ -28,8 +31,15 @@ pub fn init(here: &Here, args: &Init) -> Result<Exit, Failure> {
             ));
         }
     }
-    let provider = load::provider(&places, &args.provider)?;
-    let made = write(&bottle, &bottle_text(&provider, args.image.as_deref()))
+    let kind = asked(&args.provider, "Which kind of agent is it: claude, codex, or shell for any program?", "shell");
+    let provider = load::provider(&places, &kind)?;
+    let image = match (&args.image, &provider.source) {
+        (None, None) => Some(here.ui.ask("From which image is its container?", IMAGE)),
+        (image, _) => image.clone(),
+    };
+    let may_ask = here.ui.ask("May it ask you for hosts and routes while it runs: yes or no?", "no");
+    let answers = Answers { image: image.as_deref(), may_ask: matches!(may_ask.as_str(), "y" | "yes") };
+    let made = write(&bottle, &bottle_text(&provider, &answers))
         .and_then(|()| write(&agent, &agent_text(name.as_str())))
         .and_then(|()| load::load(&places, name.as_str(), None).map_err(Failure::from));
     if let Err(failure) = made {
@@ -52,8 +62,15 @@ fn write(file: &PathBuf, text: &str) -> Result<(), Failure> {
     made().map_err(|e| Failure::usage(format!("{} cannot be written: {e}", file.display()), None))
 }
 
-fn bottle_text(provider: &Provider, image: Option<&str>) -> String {
-    let image = match (image, &provider.source) {
+/// What was asked beside name and provider.
+struct Answers<'a> {
+    image: Option<&'a str>,
+    may_ask: bool,
+}
+
+fn bottle_text(provider: &Provider, answers: &Answers<'_>) -> String {
+    let image = match (answers.image, &provider.source) {
+        (Some(IMAGE), None) => format!("  image: {IMAGE}        # or dockerfile: ./Dockerfile, beside this file\n"),
         (Some(image), _) => format!("  image: {image}\n"),
         (None, Some(_)) => {
             "  # image: registry.example.org/agent:1   # instead of the provider's own; or dockerfile: ./Dockerfile\n"
@@ -66,9 +83,10 @@ fn bottle_text(provider: &Provider, image: Option<&str>) -> String {
         "codex" => ROUTE_CODEX,
         _ => ROUTE_ANY,
     };
+    let supervise = if answers.may_ask { "" } else { "# " };
     format!(
         "---\n# What an agent in this bottle may reach and hold; `launcher show --bottle` sums it up.\nagent:\n  provider: \
-         {}\n{image}{EGRESS}{route}{REST}---\nNotes for people.\n",
+         {}\n{image}{EGRESS}{route}{SUPERVISE}{supervise}supervise: true\n{REST}---\nNotes for people.\n",
         provider.name
     )
 }
@@ -112,6 +130,10 @@ const ROUTE_ANY: &str = "
 #       allow: [\"GET /**\"]
 ";
 
+const SUPERVISE: &str = "
+# The agent may ask for a host, a route or another container while it runs; a person answers: `launcher proposals`, `approve`.
+";
+
 const REST: &str = "
 # Git remotes behind git-gate: every push is scanned before the remote sees a byte of it.
 # git:
@@ -128,7 +150,9 @@ workspace: copy                      # the current directory goes in as a copy; 
 ";
 
 fn agent_text(name: &str) -> String {
-    format!("---\ndescription: works on the code in the current directory\nbottle: {name}\n---\nThe system prompt.\n")
+    format!(
+        "---\ndescription: works on the code in the current directory\nbottle: {name}\n---\nYou work on the code in the current directory. Commit what you finish.\n"
+    )
 }
 
 fn next(places: &Places, provider: &Provider, name: &str) -> String {
@@ -149,25 +173,28 @@ mod tests {
     #[test]
     fn what_is_written_for_each_provider_loads() {
         for (provider, _) in BUILT_IN {
-            for image in [None, Some("mine:1")] {
+            for (image, may_ask) in [(None, false), (Some("mine:1"), true), (Some(IMAGE), false)] {
+                let answers = Answers { image, may_ask };
                 let dir = tempfile::tempdir().unwrap();
                 let places =
                     Places { config: dir.path().to_owned(), repository: None, home: Some(dir.path().to_owned()) };
                 let provider = load::provider(&places, provider).unwrap();
-                write(&dir.path().join("bottles/dev.md"), &bottle_text(&provider, image)).unwrap();
+                write(&dir.path().join("bottles/dev.md"), &bottle_text(&provider, &answers)).unwrap();
                 write(&dir.path().join("agents/dev.md"), &agent_text("dev")).unwrap();
                 let loaded = load::load(&places, "dev", None).unwrap_or_else(|errors| panic!("{errors}"));
                 assert_eq!(loaded.bottle.agent.provider.name, provider.name);
+                assert_eq!(loaded.bottle.supervise, may_ask);
                 assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
                 // The parts that are commented out are right as well.
-                let text = bottle_text(&provider, image);
+                let text = bottle_text(&provider, &answers);
                 let text: String = text
                     .split_inclusive('\n')
                     .map(|line| match line.strip_prefix("# ") {
                         Some(rest)
                             if rest.starts_with([' ', '-'])
                                 || rest.starts_with("git:")
-                                || rest.starts_with("cred_proxy:") =>
+                                || rest.starts_with("cred_proxy:")
+                                || rest.starts_with("supervise:") =>
                         {
                             rest.to_owned()
                         }

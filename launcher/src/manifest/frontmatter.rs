@@ -70,7 +70,7 @@ pub(super) fn split(text: &str) -> Result<Parts, NoFrontmatter> {
     for line in text[start..].split_inclusive('\n') {
         let end = at + line.len();
         match header {
-            None if is_fence(line) => header = Some(end),
+            None if opens(line) => header = Some(end),
             None => {
                 return Err(NoFrontmatter { at, message: "the file must begin with a line `---`" });
             }
@@ -83,6 +83,12 @@ pub(super) fn split(text: &str) -> Result<Parts, NoFrontmatter> {
         None => Err(NoFrontmatter { at: start, message: "the file is empty; it must begin with a line `---`" }),
         Some(_) => Err(NoFrontmatter { at: start, message: "the header that begins here has no closing line `---`" }),
     }
+}
+
+/// Is it the first line? A comment may follow there, as in any YAML.
+fn opens(line: &str) -> bool {
+    let comment = |rest: &str| rest.starts_with([' ', '\t']) && rest.trim_start().starts_with('#');
+    is_fence(line) || line.strip_prefix("---").is_some_and(comment)
 }
 
 fn is_fence(line: &str) -> bool {
@@ -98,6 +104,7 @@ mod tests {
         for (text, header, body) in [
             ("---\na: b\n---\nbody\n", "a: b\n", "body\n"),
             ("---\n---", "", ""),
+            ("---   # dev.md\na: b\n---\nbody\n", "a: b\n", "body\n"),
             ("---\r\na: b\r\n--- \r\nbody", "a: b\r\n", "body"),
             ("\u{feff}---\na: b\n---\n---\n", "a: b\n", "---\n"),
         ] {
@@ -110,6 +117,9 @@ mod tests {
             ("\n---\na: b\n---\n", 0, "begin with"),
             ("---\na: b\n ---\n", 0, "no closing"),
             ("----\na: b\n----\n", 0, "begin with"),
+            ("---# no comment\na: b\n---\n", 0, "begin with"),
+            ("--- a: b\n---\n", 0, "begin with"),
+            ("---\na: b\n--- # no end\n", 0, "no closing"),
         ] {
             let error = split(text).unwrap_err();
             assert_eq!(error.at, at, "{text:?}");

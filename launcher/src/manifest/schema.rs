@@ -13,7 +13,12 @@ pub fn bottle() -> Value {
             ("provider", text("claude, codex, shell, or a file of providers/; absent: shell.")),
             ("image", text("An image that the engine has or can pull.")),
             ("dockerfile", text("A Dockerfile to build the image from, relative to this file.")),
-            ("user", text("auto, or a user of the image that is not root; absent: auto.")),
+            (
+                "user",
+                text(
+                    "auto (the image's user, or uid 1000 `agent` where that is root), root, a user of the image, or uid:gid; absent: auto.",
+                ),
+            ),
         ],
     );
     let env = json!({
