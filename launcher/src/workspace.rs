@@ -95,6 +95,14 @@ pub enum WorkspaceError {
     /// The operator changed files that the agent changed as well. Nothing was applied.
     #[error("cannot take the work: {} changed on the host as well, and nothing was applied", count(.0))]
     Conflicts(Vec<take::Conflict>),
+    /// Something failed while the work was being applied.
+    #[error("only a part of the work was applied")]
+    HalfApplied {
+        /// What is applied; its commits are all that could be taken.
+        taken: Box<Taken>,
+        /// What failed.
+        source: Box<WorkspaceError>,
+    },
     /// Another take is at work.
     #[error("cannot take the work: another take is at work in {0}")]
     Busy(String),

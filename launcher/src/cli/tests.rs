@@ -277,8 +277,7 @@ fn help_of_images_and_demo() {
       -h, --help  Print help
 
     ----
-    Watch a hostile agent fail in a bottle of its own: needs no account, no key and
-    no registry
+    Watch a hostile agent fail in a bottle of its own: needs no account and no key
 
     Usage: launcher demo [OPTIONS]
 

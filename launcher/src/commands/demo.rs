@@ -13,7 +13,9 @@ use crate::images;
 use crate::keeper::Charge;
 use crate::keeper_socket::{Frame, Hello, ToClient, ToKeeper, connect, split};
 use crate::manifest::host::{Host, HostPattern};
-use crate::manifest::{self, Agent, AgentSource, Bottle, Egress, EnvValue, ImageSource, TokenRef, Upstream};
+use crate::manifest::{
+    self, Agent, AgentSource, Bottle, Egress, EnvValue, ImageSource, TokenRef, Upstream, load as manifests,
+};
 use crate::plan::sidecar::credential_name;
 use crate::plan::{Order, SidecarImages};
 use crate::provider::Provider;
@@ -89,7 +91,7 @@ pub async fn demo(here: &Here, args: &Demo) -> Result<Exit, Failure> {
 /// demo may use. Gives its image, and whether it is the stand-in.
 async fn pipelock(here: &Here, args: &Demo, engine: &Docker) -> Result<(String, bool), Failure> {
     let places = places(here)?;
-    let configured = crate::manifest::load::user(&places).pipelock_image;
+    let configured = manifests::user(&places).pipelock_image;
     let reference = images::pipelock_reference(args.pipelock_image.as_deref(), configured.as_deref())?;
     let progress = |text: &str| here.ui.progress(text);
     match images::pipelock(engine, &reference, &places.config, &progress).await {

@@ -42,15 +42,20 @@ pub async fn take(here: &Here, args: &Take) -> Result<Exit, Failure> {
     };
     session.sweep_stale().map_err(io)?;
     let options = TakeOptions { force: args.force };
-    let taken = workspace::take(&work.archive, &work.baseline, &work.home, dir.id(), options)
-        .map_err(|e| failure(&e, dir.id()))?;
+    let taken = workspace::take(&work.archive, &work.baseline, &work.home, dir.id(), options).map_err(|error| {
+        if let WorkspaceError::HalfApplied { taken, .. } = &error {
+            here.ui.line(&said(taken));
+        }
+        failure(&error, dir.id())
+    })?;
     here.ui.line(&said(&taken));
     if let Err(error) = session.dir.write_taken(&work.baseline, taken.settled) {
         let why =
             format!("what was taken cannot be noted: {error}; after a `resume`, take will see it as changes of yours");
         here.ui.warn(&why);
     }
-    Ok(Exit::Success)
+    // A script that forgets the bottle after a success must not lose the commits.
+    Ok(if taken.commits.failed { Exit::No } else { Exit::Success })
 }
 
 /// An error of the workspace, with what to do about it.
@@ -60,7 +65,9 @@ fn failure(error: &WorkspaceError, id: &str) -> Failure {
             "look with `launcher diff {id}`, then move your own changes out of the way, or overwrite them: launcher take {id} --force"
         ),
         WorkspaceError::Busy(_) => "wait for it, and say it again".to_owned(),
-        WorkspaceError::Io { .. } => "the saved work is untouched: when this is put right, say it again".to_owned(),
+        WorkspaceError::Io { .. } | WorkspaceError::HalfApplied { .. } => {
+            "the saved work is untouched: when this is put right, say it again".to_owned()
+        }
         WorkspaceError::TooManyFiles { .. }
         | WorkspaceError::TooManyBytes { .. }
         | WorkspaceError::TooManyEntries { .. }

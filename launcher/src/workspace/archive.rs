@@ -94,6 +94,11 @@ impl Archive {
         Ok(zstd::Decoder::new(again).map_err(opening)?.take(bytes).chain(io::repeat(0).take(1024)))
     }
 
+    /// What it may hold at most.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// The directory it lies in.
     pub fn directory(&self) -> &Path {
         parent(&self.path)

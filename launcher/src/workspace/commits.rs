@@ -1,6 +1,7 @@
 //! The agent's commits on their way into the operator's repository: as `refs/bottle/<id>/…`, after every object that
 //! they need was verified. No other ref, no HEAD, no index, no hook and no configuration is touched, and git is not run.
 
+use crate::error::chain;
 use crate::workspace::WorkspaceError;
 use crate::workspace::archive::Archive;
 use crate::workspace::baseline::Baseline;
@@ -23,6 +24,8 @@ pub struct Commits {
     pub skipped: Vec<(String, String)>,
     /// Why no commit was taken at all.
     pub none: Option<String>,
+    /// Is that because something could not be read or written? Else there is no place for commits.
+    pub failed: bool,
 }
 
 /// What a take of commits works on.
@@ -51,28 +54,37 @@ struct Ready {
 }
 
 impl PreparedCommits {
-    /// Prepares them. Errors are those of the archive; why a repository cannot give or take any is part of the outcome.
+    /// Prepares them. Errors: the archive is none. Why a repository cannot give or take any is part of the outcome: the files come
+    /// home all the same.
     pub(crate) fn make(source: &Source<'_>, workspace: &Path, id: &str) -> Result<Self, WorkspaceError> {
         let commits = Commits { skipped: source.tree.refs.bad.clone(), ..Commits::default() };
         let mut prepared = Self { commits, ready: None };
         let moved = source.changes.iter().filter_map(|c| Some((c.name.as_str(), c.after.as_deref()?)));
         let moved: Vec<(&str, &str)> = moved.collect();
         if let Some(why) = source.tree.refs.unreadable {
-            return Ok(prepared.without(format!("the agent's repository cannot be read: {why}")));
+            return Ok(prepared.failed(format!("the agent's repository cannot be read: {why}")));
         }
         if moved.is_empty() {
             return Ok(prepared);
         }
         let host = match HostRepository::find(workspace) {
             Ok(host) => host,
-            Err(why) => return Ok(prepared.without(why)),
+            Err(why) => {
+                prepared.commits.none = Some(why);
+                return Ok(prepared);
+            }
         };
         let objects = host.objects();
         let private = source.archive.directory();
-        let copied = Copied::extract(source.archive, source.tree, source.baseline, &objects, private)?;
+        let copied = match Copied::extract(source.archive, source.tree, source.baseline, &objects, private) {
+            Err(error @ WorkspaceError::Io { .. }) => {
+                return Ok(prepared.failed(format!("the objects cannot be copied: {}", chain(&error))));
+            }
+            copied => copied?,
+        };
         let mut importer = match Importer::new(&copied, &objects) {
             Ok(importer) => importer,
-            Err(error) => return Ok(prepared.without(format!("the objects cannot be read: {error}"))),
+            Err(error) => return Ok(prepared.failed(format!("the objects cannot be read: {error}"))),
         };
         let mut refs = Vec::new();
         for (name, tip) in moved {
@@ -84,7 +96,7 @@ impl PreparedCommits {
         }
         match importer.pack() {
             Ok(pack) => prepared.ready = Some(Ready { host, copied, pack, refs }),
-            Err(why) => return Ok(prepared.without(cannot_be_written(&why))),
+            Err(why) => return Ok(prepared.failed(cannot_be_written(&why))),
         }
         Ok(prepared)
     }
@@ -93,28 +105,27 @@ impl PreparedCommits {
     pub(crate) fn take(self) -> Commits {
         let Self { mut commits, ready } = self;
         let Some(Ready { host, copied, pack, refs }) = ready else { return commits };
-        if let Some(pack) = pack {
-            let count = pack.count;
-            match pack.install(&host.objects()) {
-                Ok(()) => commits.objects = count,
-                Err(error) => {
-                    commits.none = Some(cannot_be_written(&error));
-                    return commits;
-                }
+        let count = pack.as_ref().map_or(0, |pack| pack.count);
+        let kept = match pack.map(|pack| pack.install(&host.objects())).transpose() {
+            Ok(kept) => kept,
+            Err(error) => {
+                (commits.none, commits.failed) = (Some(cannot_be_written(&error)), true);
+                return commits;
             }
-        }
+        };
+        commits.objects = count;
         for (name, target, tip) in refs {
             match host.set_ref(&target, &tip) {
                 Ok(()) => commits.refs.push((target, tip)),
                 Err(error) => commits.skipped.push((name, format!("{target} cannot be set: {error}"))),
             }
         }
-        drop(copied);
+        drop((kept, copied));
         commits
     }
 
-    fn without(mut self, why: String) -> Self {
-        self.commits.none = Some(why);
+    fn failed(mut self, why: String) -> Self {
+        (self.commits.none, self.commits.failed) = (Some(why), true);
         self
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
+const PACKED_REFS_BYTES_MAX: u64 = 256 << 20;
 
 /// A repository of the host.
 #[derive(Debug)]
@@ -57,16 +58,39 @@ impl HostRepository {
         if !name.starts_with("refs/bottle/") {
             return Err(io::Error::other("only refs of bottles are written"));
         }
+        if let Some(other) = self.in_the_way(name)? {
+            return Err(io::Error::other(format!("{other} is there, and git cannot have both")));
+        }
         let path = self.common.join(name);
         let mut lock = path.clone().into_os_string();
         lock.push(".lock");
         fs::create_dir_all(path.parent().unwrap_or(&self.common))?;
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&lock)?;
+        let locked = |e: io::Error| match e.kind() {
+            io::ErrorKind::AlreadyExists => {
+                let lock = Path::new(&lock).display();
+                io::Error::other(format!("{lock} is there: another git is at work, or was killed and left it"))
+            }
+            _ => e,
+        };
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&lock).map_err(locked)?;
         let written = file.write_all(format!("{id}\n").as_bytes()).and_then(|()| file.sync_all());
         written.and_then(|()| fs::rename(&lock, &path)).inspect_err(|_| {
             // The lock is ours; left behind it would stop git.
             let _ = fs::remove_file(&lock);
         })
+    }
+
+    /// A packed ref that is a directory of this name, or has this name as a directory. Among files the file system would see to it.
+    fn in_the_way(&self, name: &str) -> io::Result<Option<String>> {
+        let mut text = String::new();
+        match fs::File::open(self.common.join("packed-refs")) {
+            Ok(file) => file.take(PACKED_REFS_BYTES_MAX).read_to_string(&mut text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
+        let mut packed = text.lines().filter_map(|line| line.split_once(' ')).map(|(_, packed)| packed);
+        Ok(packed.find(|packed| below(packed, name) || below(name, packed)).map(str::to_owned))
     }
 }
 

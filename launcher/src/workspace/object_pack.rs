@@ -81,7 +81,8 @@ impl PackWriter {
             &AtomicBool::new(false),
             None::<gix_object::find::Never>,
             SHA1,
-            gix_pack::bundle::write::Options::default(),
+            // One object at a time in memory, whatever features the library is built with.
+            gix_pack::bundle::write::Options { thread_limit: Some(1), ..Default::default() },
         )
         .map_err(io::Error::other)?;
         let (Some(pack), Some(index)) = (made.data_path, made.index_path) else {
@@ -99,40 +100,90 @@ impl PackWriter {
 }
 
 impl ObjectPack {
-    /// Gives it to the repository with these `objects`. After an error the repository has nothing of it.
-    pub(crate) fn install(self, objects: &Path) -> io::Result<()> {
+    /// Gives it to the repository with these `objects`, where git keeps it as it is until the guard is dropped: no ref names
+    /// anything of it yet. After an error git finds nothing of it, but where only the last sync failed.
+    pub(crate) fn install(self, objects: &Path) -> io::Result<Kept> {
         let home = objects.join("pack");
         fs::create_dir_all(&home)?;
         // What the repository's owner lets others read there, they may read of this; nobody writes to a pack.
         let mode = fs::metadata(&home)?.permissions().mode() & 0o444;
+        let kept = Kept::make(&home, &self.pack)?;
+        let pack = Brought::make(&self.pack, &home, mode)?;
+        let index = Brought::make(&self.index, &home, mode)?;
+        let (placed, had) = (pack.target.clone(), pack.target.exists());
         // A pack is found by its index, which comes last.
-        for file in [self.pack, self.index] {
-            bring(&file, &home, mode)?;
-        }
-        File::open(&home)?.sync_all()
+        pack.place()?;
+        index.place().inspect_err(|_| {
+            if !had {
+                // Without its index it would lie there for ever.
+                let _ = fs::remove_file(&placed);
+            }
+        })?;
+        File::open(&home)?.sync_all()?;
+        Ok(kept)
     }
 }
 
-/// Moves a file into a directory, on disk before it has its name there.
-fn bring(file: &Path, home: &Path, mode: u32) -> io::Result<()> {
-    let name = file.file_name().unwrap_or_default();
-    let mut temporary = std::ffi::OsString::from(format!("{TEMPORARY}{}_", std::process::id()));
-    temporary.push(name);
-    let temporary = home.join(temporary);
-    let placed = || {
-        match fs::rename(file, &temporary) {
+/// While this is there, git neither packs a pack anew nor deletes it.
+pub(crate) struct Kept(Option<PathBuf>);
+
+impl Kept {
+    fn make(home: &Path, pack: &Path) -> io::Result<Self> {
+        let path = home.join(pack.file_name().unwrap_or_default()).with_extension("keep");
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(mut file) => {
+                let kept = Self(Some(path));
+                file.write_all(b"launcher take is at work; left behind, it can be deleted\n")?;
+                Ok(kept)
+            }
+            // Somebody keeps a pack of this name already, and knows why.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // Left behind, it makes git keep the pack: nothing is lost by it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A file on the target's file system and on disk, without its name still; gone when dropped.
+struct Brought {
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl Brought {
+    fn make(file: &Path, home: &Path, mode: u32) -> io::Result<Self> {
+        let name = file.file_name().unwrap_or_default();
+        let mut temporary = std::ffi::OsString::from(format!("{TEMPORARY}{}_", std::process::id()));
+        temporary.push(name);
+        let brought = Self { temporary: home.join(temporary), target: home.join(name) };
+        match fs::rename(file, &brought.temporary) {
             // The state directory is on a file system of its own.
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => drop(fs::copy(file, &temporary)?),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => drop(fs::copy(file, &brought.temporary)?),
             moved => moved?,
         }
-        fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
-        File::open(&temporary)?.sync_all()?;
-        fs::rename(&temporary, home.join(name))
-    };
-    placed().inspect_err(|_| {
-        // The error before says what is wrong; git takes away what stays.
-        let _ = fs::remove_file(&temporary);
-    })
+        fs::set_permissions(&brought.temporary, Permissions::from_mode(mode))?;
+        File::open(&brought.temporary)?.sync_all()?;
+        Ok(brought)
+    }
+
+    fn place(self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.target)
+    }
+}
+
+impl Drop for Brought {
+    fn drop(&mut self) {
+        // After the rename it is not there any more.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 #[cfg(test)]
@@ -148,7 +199,7 @@ mod tests {
 
     /// Promises the blobs of `promised`, adds those of `added` and installs the pack in a new repository, whose packs only their
     /// owner and his group may read.
-    fn installed(promised: &[&str], added: &[&str]) -> (tempfile::TempDir, io::Result<()>, Vec<String>) {
+    fn installed(promised: &[&str], added: &[&str]) -> (tempfile::TempDir, io::Result<Kept>, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let (private, objects) = (folder.path().join("private"), folder.path().join("repository/.git/objects"));
         fs::create_dir(&private).unwrap();
@@ -169,11 +220,16 @@ mod tests {
     #[test]
     fn what_was_promised_is_in_the_repository_as_one_pack() {
         let (folder, outcome, mut names) = installed(&TEXTS, &TEXTS);
-        outcome.unwrap();
+        let kept = outcome.unwrap();
         names.sort();
         let ends: Vec<&str> = names.iter().filter_map(|name| name.rsplit_once('.')).map(|(_, end)| end).collect();
-        assert_eq!(ends, ["idx", "pack"]);
+        assert_eq!(ends, ["idx", "keep", "pack"]);
         let repository = folder.path().join("repository");
+        // No ref names the objects yet, and a git that cleans up leaves them.
+        let cleaned = Command::new("git").args(["gc", "-q", "--prune=now"]).current_dir(&repository).status();
+        assert!(cleaned.unwrap().success());
+        drop(kept);
+        names.retain(|name| !name.ends_with(".keep"));
         for name in &names {
             let mode = fs::metadata(repository.join(".git/objects/pack").join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o440, "{name}");

@@ -18,6 +18,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Objects taken at once.
 const OBJECTS_MAX: usize = 2_000_000;
@@ -25,6 +26,12 @@ const OBJECTS_MAX: usize = 2_000_000;
 const BYTES_MAX: u64 = 8 << 30;
 /// Bytes of one, inflated.
 const OBJECT_BYTES_MAX: usize = 512 << 20;
+/// Bytes of a tree: each of its entries is held in memory.
+const TREE_BYTES_MAX: usize = 64 << 20;
+/// Deltas from an object of a pack to its base. git makes 50, and each may be as large as an object.
+const DELTAS_MAX: u32 = 512;
+/// For all of them. What takes longer was made to.
+const WITHIN: Duration = Duration::from_secs(900);
 
 /// A private copy of the agent's objects; gone when dropped.
 pub(crate) struct Copied {
@@ -70,7 +77,7 @@ impl Copied {
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
             io::copy(&mut members.content(), &mut file.map_err(writing)?).map_err(reading)?;
             for other in names {
-                fs::copy(&path, other).map_err(writing)?;
+                fs::hard_link(&path, other).map_err(writing)?;
             }
         }
         Ok(Self { directory, loose: loose.finish().map_err(writing)? })
@@ -142,7 +149,10 @@ pub(crate) struct Importer<'a> {
     /// Verified, in the order they were found: what points before what is pointed at.
     order: Vec<ObjectId>,
     seen: HashMap<ObjectId, Kind>,
+    /// What was looked at, also in vain: no ref gets its share anew.
+    looked: usize,
     bytes: u64,
+    until: Instant,
 }
 
 impl<'a> Importer<'a> {
@@ -156,12 +166,21 @@ impl<'a> Importer<'a> {
         let mut host_handle = gix_odb::at(host, gix_hash::Kind::Sha1)?;
         packs.refresh_never();
         host_handle.refresh_never();
-        Ok(Self { copied, packs, host: host_handle, order: Vec::new(), seen: HashMap::new(), bytes: 0 })
+        Ok(Self {
+            copied,
+            packs,
+            host: host_handle,
+            order: Vec::new(),
+            seen: HashMap::new(),
+            looked: 0,
+            bytes: 0,
+            until: Instant::now() + WITHIN,
+        })
     }
 
     /// Verifies all that `tip` reaches and the host has not. Errors: why it cannot be taken; then nothing of it is.
     pub(crate) fn verify(&mut self, tip: &str, kind: Option<Kind>) -> Result<(), String> {
-        let (before, bytes) = (self.order.len(), self.bytes);
+        let before = self.order.len();
         // The library reads what an agent made; a panic of it must not end the launcher.
         let verified = catch_unwind(AssertUnwindSafe(|| self.walk(tip, kind)))
             .unwrap_or_else(|_| Err("its objects cannot be read".to_owned()));
@@ -169,7 +188,6 @@ impl<'a> Importer<'a> {
             for id in self.order.drain(before..) {
                 self.seen.remove(&id);
             }
-            self.bytes = bytes;
         }
         verified
     }
@@ -208,12 +226,25 @@ impl<'a> Importer<'a> {
             if hash.ok() != Some(id) {
                 return Err(format!("object {id} has a content of another hash"));
             }
+            self.looked += 1;
             self.bytes += data.data.len() as u64;
-            if self.bytes > BYTES_MAX || self.order.len() >= OBJECTS_MAX {
-                return Err(format!("it has more than {OBJECTS_MAX} new objects or {BYTES_MAX} bytes of them"));
+            if data.kind == Kind::Tree && data.data.len() > TREE_BYTES_MAX {
+                return Err(format!("object {id} is a tree of more than {TREE_BYTES_MAX} bytes"));
             }
-            pending.extend(points_at(data.kind, data.data).map_err(|why| format!("object {id} {why}"))?);
-            self.seen.insert(id, data.kind);
+            let kind = data.kind;
+            for (pointed, expected) in points_at(kind, data.data).map_err(|why| format!("object {id} {why}"))? {
+                match self.known(&pointed)? {
+                    Some(kind) => expect(&pointed, kind, expected)?,
+                    None => pending.push((pointed, expected)),
+                }
+            }
+            if self.bytes > BYTES_MAX || self.looked + pending.len() > OBJECTS_MAX {
+                return Err(format!("there are more than {OBJECTS_MAX} new objects or {BYTES_MAX} bytes of them"));
+            }
+            if Instant::now() > self.until {
+                return Err(format!("all new objects took more than {} seconds to read", WITHIN.as_secs()));
+            }
+            self.seen.insert(id, kind);
             self.order.push(id);
         }
         Ok(())
@@ -221,10 +252,22 @@ impl<'a> Importer<'a> {
 
     /// An object of the agent's.
     fn find<'b>(&self, id: &ObjectId, buffer: &'b mut Vec<u8>) -> Result<Option<Data<'b>>, String> {
-        if self.copied.loose.has(id) {
-            return self.copied.loose.find(id, OBJECT_BYTES_MAX, buffer).map_err(|e| shown(&e));
+        // Looks along the deltas without carrying them out.
+        let packed = match gix_odb::Header::try_header(&self.packs, id) {
+            Ok(Some(gix_odb::find::Header::Packed(head))) if head.num_deltas > DELTAS_MAX => {
+                Err(format!("it is more than {DELTAS_MAX} deltas away from its base"))
+            }
+            Ok(found) => Ok(found.is_some()),
+            Err(error) => Err(shown(&error)),
+        };
+        match packed {
+            Ok(true) => self.packs.try_find(id, buffer).map_err(|e| shown(&e)),
+            Ok(false) | Err(_) if self.copied.loose.has(id) => {
+                self.copied.loose.find(id, OBJECT_BYTES_MAX, buffer).map_err(|e| shown(&e))
+            }
+            Ok(false) => Ok(None),
+            Err(why) => Err(why),
         }
-        self.packs.try_find(id, buffer).map_err(|e| shown(&e))
     }
 
     /// The kind of an object that is verified or in the operator's repository.

@@ -77,6 +77,7 @@ pub fn take(
     let changes = compare(baseline, &tree);
     let plan = Plan::make(&changes.files, &host)?;
     let settled = settled(baseline, &changes.files, &plan.stuck);
+    let decided = Decided::of(&plan);
     let mut taken = Taken { refused: changes.refused, already: plan.already, settled, ..Taken::default() };
     if options.force {
         taken.overwritten = plan.conflicts.into_iter().map(|c| c.path).collect();
@@ -92,21 +93,50 @@ pub fn take(
         deeds.sort_by(|a, b| a.path.cmp(&b.path));
     }
     let source = Source { archive, tree: &tree, baseline, changes: &changes.refs };
-    // Files and commits are made ready side by side, and only when all of both is ready is any of it applied.
+    // Files and commits are made ready side by side, and only when that is over is any of it applied. Where commits cannot be had,
+    // the files are all there is.
     let (staged, commits) = std::thread::scope(|scope| {
         let commits = scope.spawn(|| PreparedCommits::make(&source, workspace, id));
         let staged = Staged::make(&host, archive, &tree, &deeds);
         (staged, joined(commits))
     });
     let (staged, commits) = (staged?, commits?);
+    // That took a while, and the directory is the operator's to work in.
+    let meanwhile = decided.left_out(Plan::make(&changes.files, &host)?);
+    if !meanwhile.is_empty() {
+        return Err(WorkspaceError::Conflicts(meanwhile));
+    }
     taken.careful = staged.careful.clone();
-    std::thread::scope(|scope| {
+    // What a take before this one has written was perhaps never named.
+    taken.careful.extend(taken.already.iter().filter(|path| careful::runs_by_itself(path)).cloned());
+    let applied = std::thread::scope(|scope| {
         let commits = scope.spawn(|| commits.take());
         let applied = apply(&host, &staged, &deeds, &mut taken);
         taken.commits = joined(commits);
         applied
-    })?;
-    Ok(taken)
+    });
+    match applied {
+        Ok(()) => Ok(taken),
+        Err(source) => Err(WorkspaceError::HalfApplied { taken: Box::new(taken), source: Box::new(source) }),
+    }
+}
+
+/// The paths of a plan that were not simply to be done: conflicts, which are forced or have ended the take, and what not even
+/// force takes.
+struct Decided(BTreeSet<TreePath>);
+
+impl Decided {
+    fn of(plan: &Plan<'_>) -> Self {
+        Self(plan.conflicts.iter().chain(&plan.stuck).map(|conflict| conflict.path.clone()).collect())
+    }
+
+    /// What came into the way since.
+    fn left_out(&self, now: Plan<'_>) -> Vec<Conflict> {
+        let mut new = [now.conflicts, now.stuck].concat();
+        new.retain(|conflict| !self.0.contains(&conflict.path));
+        new.sort_by(|a, b| a.path.cmp(&b.path));
+        new
+    }
 }
 
 /// What a thread gives; its panic is the caller's.
@@ -261,6 +291,12 @@ impl<'a> Staged<'a> {
         tree: &AgentTree,
         deeds: &[&Change],
     ) -> Result<Self, WorkspaceError> {
+        // One file of the archive may be here by many names.
+        let bytes_max = archive.limits().bytes_max;
+        let size = |change: &&Change| if let Some(Node::File { size, .. }) = &change.after { *size } else { 0 };
+        if deeds.iter().map(size).fold(0, u64::saturating_add) > bytes_max {
+            return Err(WorkspaceError::TooManyBytes { bytes_max });
+        }
         let name = format!("{STAGING}{}", std::process::id());
         let directory = host.staging(&name)?;
         let mut staged = Self { host, directory, name, careful: Vec::new() };
@@ -436,6 +472,26 @@ mod tests {
             let verdict = format!("{:?}", decide(&change, &host));
             assert!(verdict.starts_with(expected), "{change:?} on {host:?}: {verdict}");
         }
+    }
+
+    #[test]
+    fn what_the_operator_saves_while_the_work_is_made_ready_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostTree::open(folder.path()).unwrap();
+        let save = |text: &str| std::fs::write(folder.path().join("p"), text).unwrap();
+        let path = TreePath::parse(b"p").unwrap();
+        save("given");
+        let State::Node(before) = host.state(&path).unwrap() else { panic!("a file is there") };
+        let changes = [Change { path, before: Some(before), after: Some(file(2)) }];
+        let plan = Plan::make(&changes, &host).unwrap();
+        assert_eq!(plan.deeds.len(), 1);
+        let decided = Decided::of(&plan);
+        assert_eq!(decided.left_out(Plan::make(&changes, &host).unwrap()), []);
+        save("saved");
+        assert_eq!(decided.left_out(Plan::make(&changes, &host).unwrap()).len(), 1);
+        // A conflict that was known is what force is for.
+        let decided = Decided::of(&Plan::make(&changes, &host).unwrap());
+        assert_eq!(decided.left_out(Plan::make(&changes, &host).unwrap()), []);
     }
 
     #[test]

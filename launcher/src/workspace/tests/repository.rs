@@ -273,3 +273,66 @@ fn packs_and_indexes_that_lie_end_in_a_refusal() {
     assert_eq!(taken.commits.refs, [("refs/bottle/x/heads/main".to_owned(), sound)]);
     git(&world.host(""), &["fsck", "--full", "--strict"]);
 }
+
+#[test]
+fn a_branch_below_another_that_the_host_has_packed_is_not_taken() {
+    let world = World::new(repository);
+    let (agent, host) = (world.agent(""), world.host(""));
+    git(&agent, &["checkout", "-qb", "a"]);
+    commit(&world, "on a");
+    assert_eq!(world.take().unwrap().commits.skipped, []);
+    git(&host, &["pack-refs", "--all"]);
+    git(&agent, &["checkout", "-q", "--detach"]);
+    git(&agent, &["branch", "-qD", "a"]);
+    git(&agent, &["branch", "a/b"]);
+    git(&agent, &["branch", "ab"]);
+    let commits = world.take().unwrap().commits;
+    let (name, why) = &commits.skipped[0];
+    assert_eq!((commits.skipped.len(), name.as_str()), (1, "refs/heads/a/b"), "{commits:?}");
+    assert!(why.contains("refs/bottle/x/heads/a is there"), "{why}");
+    assert!(commits.refs.iter().any(|(name, _)| name == "refs/bottle/x/heads/ab"), "{commits:?}");
+    git(&host, &["clone", "-q", "--mirror", ".", "mirror"]);
+}
+
+#[test]
+fn chains_of_deltas_end_somewhere() {
+    for (deltas, taken) in [(400, true), (700, false)] {
+        let world = World::new(repository);
+        let agent = world.agent("");
+        let text: String = (0..200).map(|line| format!("line {line}\n")).collect();
+        let mut stream = String::new();
+        for version in 0..=deltas {
+            let content = format!("{text}version {version}\n");
+            stream.push_str(&format!("blob\nmark :{}\ndata {}\n{content}\n", version + 1, content.len()));
+        }
+        stream.push_str("commit refs/heads/deep\ncommitter Ada <ada@example.org> 1700000000 +0000\ndata 1\nx\n");
+        stream.push_str(&format!("M 100644 :{} file\ndone\n", deltas + 1));
+        git_with_input(&agent, &["fast-import", "--quiet", "--done", "--depth=4000"], stream.as_bytes());
+        let packs = names(&agent.join(".git/objects/pack"));
+        assert!(packs.iter().any(|name| name.ends_with(".pack")), "{packs:?}");
+        let commits = world.take().unwrap().commits;
+        assert_eq!(commits.refs.iter().any(|(name, _)| name == "refs/bottle/x/heads/deep"), taken, "{commits:?}");
+        assert_eq!(commits.skipped.iter().any(|(_, why)| why.contains("deltas away")), !taken, "{commits:?}");
+    }
+}
+
+#[test]
+fn a_pack_with_many_names_and_a_broken_loose_file_beside_it_change_nothing() {
+    let world = World::new(repository);
+    let agent = world.agent("");
+    let tip = commit(&world, "second");
+    let (fan, rest) = tip.split_at(2);
+    let loose = agent.join(".git/objects").join(fan).join(rest);
+    let whole = fs::read(&loose).unwrap();
+    git(&agent, &["gc", "-q"]);
+    fs::create_dir_all(loose.parent().unwrap()).unwrap();
+    fs::write(&loose, &whole[..whole.len() / 2]).unwrap();
+    let packs = agent.join(".git/objects/pack");
+    let pack = names(&packs).into_iter().find(|name| name.ends_with(".pack")).unwrap();
+    for number in 0..20 {
+        fs::hard_link(packs.join(&pack), packs.join(format!("pack-{number:040}.pack"))).unwrap();
+    }
+    let commits = world.take().unwrap().commits;
+    assert_eq!(commits.refs, [("refs/bottle/x/heads/main".to_owned(), tip)]);
+    git(&world.host(""), &["fsck", "--full", "--strict"]);
+}
