@@ -185,7 +185,7 @@ fn a_running_bottle_has_no_work_yet_and_a_dead_keepers_work_is_saved() {
     site.launcher(&["cleanup", "--forget", bottle.id()]).ok();
     assert!(!bottle.dir().path().exists());
     let gone = site.launcher(&["diff", bottle.id()]);
-    assert!(gone.status == 2 && gone.stderr.contains("there is no bottle"), "{gone:?}");
+    assert!(gone.status == 2 && gone.stderr.contains("no bottle called"), "{gone:?}");
 }
 
 fn kill(bottle: &Bottle<'_>) {

@@ -114,8 +114,15 @@ impl PreparedCommits {
             }
         };
         commits.objects = count;
+        let packed = match host.packed() {
+            Ok(packed) => packed,
+            Err(error) => {
+                (commits.none, commits.failed) = (Some(format!("packed-refs cannot be read: {error}")), true);
+                return commits;
+            }
+        };
         for (name, target, tip) in refs {
-            match host.set_ref(&target, &tip) {
+            match host.set_ref(&packed, &target, &tip) {
                 Ok(()) => commits.refs.push((target, tip)),
                 Err(error) => commits.skipped.push((name, format!("{target} cannot be set: {error}"))),
             }

@@ -1,7 +1,8 @@
 //! The git repository that the operator's directory belongs to: where its objects and refs are. It reads and writes
 //! files; it never runs git, and of the repository it changes objects (adding) and `refs/bottle/` alone.
 
-use crate::workspace::gitconfig;
+use crate::workspace::{gitconfig, printable};
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -54,11 +55,11 @@ impl HostRepository {
     }
 
     /// Sets a ref below `refs/bottle/`, by git's own protocol: a lock file that is renamed over the ref.
-    pub(crate) fn set_ref(&self, name: &str, id: &str) -> io::Result<()> {
+    pub(crate) fn set_ref(&self, packed: &PackedRefs, name: &str, id: &str) -> io::Result<()> {
         if !name.starts_with("refs/bottle/") {
             return Err(io::Error::other("only refs of bottles are written"));
         }
-        if let Some(other) = self.in_the_way(name)? {
+        if let Some(other) = packed.in_the_way(name) {
             return Err(io::Error::other(format!("{other} is there, and git cannot have both")));
         }
         let path = self.common.join(name);
@@ -80,17 +81,30 @@ impl HostRepository {
         })
     }
 
-    /// A packed ref that is a directory of this name, or has this name as a directory. Among files the file system would see to it.
-    fn in_the_way(&self, name: &str) -> io::Result<Option<String>> {
-        let mut text = String::new();
+    /// The refs of bottles that git keeps packed in one file: beside them the file system sees no directory in the way.
+    pub(crate) fn packed(&self) -> io::Result<PackedRefs> {
+        let mut content = Vec::new();
         match fs::File::open(self.common.join("packed-refs")) {
-            Ok(file) => file.take(PACKED_REFS_BYTES_MAX).read_to_string(&mut text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(file) => file.take(PACKED_REFS_BYTES_MAX).read_to_end(&mut content)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
-        let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
-        let mut packed = text.lines().filter_map(|line| line.split_once(' ')).map(|(_, packed)| packed);
-        Ok(packed.find(|packed| below(packed, name) || below(name, packed)).map(str::to_owned))
+        let names =
+            content.split(|b| *b == b'\n').filter_map(|line| line.get(line.iter().position(|b| *b == b' ')? + 1..));
+        Ok(PackedRefs(names.filter(|name| name.starts_with(b"refs/bottle")).map(<[u8]>::to_vec).collect()))
+    }
+}
+
+/// Names of packed refs.
+pub(crate) struct PackedRefs(BTreeSet<Vec<u8>>);
+
+impl PackedRefs {
+    /// One that would be a directory of `name`, or in it.
+    fn in_the_way(&self, name: &str) -> Option<String> {
+        let mut above = name.match_indices('/').filter_map(|(at, _)| self.0.get(&name.as_bytes()[..at]));
+        let below = [name.as_bytes(), b"/"].concat();
+        let mut inside = self.0.range(below.clone()..).take_while(|packed| packed.starts_with(&below));
+        above.next().or_else(|| inside.next()).map(|packed| printable::line(packed))
     }
 }
 

@@ -282,6 +282,10 @@ fn a_branch_below_another_that_the_host_has_packed_is_not_taken() {
     commit(&world, "on a");
     assert_eq!(world.take().unwrap().commits.skipped, []);
     git(&host, &["pack-refs", "--all"]);
+    // A name that is no UTF-8, as old repositories have them.
+    let (packed, tip) = (host.join(".git/packed-refs"), git(&host, &["rev-parse", "HEAD"]));
+    let other = [fs::read(&packed).unwrap(), tip.into_bytes(), b" refs/tags/\xe4\n".to_vec()].concat();
+    fs::write(&packed, other).unwrap();
     git(&agent, &["checkout", "-q", "--detach"]);
     git(&agent, &["branch", "-qD", "a"]);
     git(&agent, &["branch", "a/b"]);
