@@ -31,14 +31,15 @@ pub fn init(here: &Here, args: &Init) -> Result<Exit, Failure> {
             ));
         }
     }
-    let kind = asked(&args.provider, "Which kind of agent is it: claude, codex, or shell for any program?", "shell");
+    let kind = asked(&args.provider, "What kind of agent: claude, codex, shell (any program)?", "shell");
     let provider = load::provider(&places, &kind)?;
     let image = match (&args.image, &provider.source) {
         (None, None) => Some(here.ui.ask("From which image is its container?", IMAGE)),
         (image, _) => image.clone(),
     };
     let may_ask = here.ui.ask("May it ask you for hosts and routes while it runs: yes or no?", "no");
-    let answers = Answers { image: image.as_deref(), may_ask: matches!(may_ask.as_str(), "y" | "yes") };
+    let answers =
+        Answers { image: image.as_deref(), may_ask: matches!(may_ask.to_ascii_lowercase().as_str(), "y" | "yes") };
     let made = write(&bottle, &bottle_text(&provider, &answers))
         .and_then(|()| write(&agent, &agent_text(name.as_str())))
         .and_then(|()| load::load(&places, name.as_str(), None).map_err(Failure::from));
