@@ -5,7 +5,7 @@
 
 mod world;
 
-use git_gate::config::{Excused, Outcome, allow_finding_line, revoke_finding_line};
+use git_gate::config::{Excused, Outcome, Service, allow_finding_line, revoke_finding_line};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use world::gate::{Gate, config, ssh_remote};
@@ -51,8 +51,10 @@ impl Scene {
 
     /// Runs a script in a fresh clone.
     fn run(&self, script: &str) -> Ran {
-        sh_ok("rm -rf c && git clone -q $URL c", self.folder.path(), &self.env);
         self.gate.forget();
+        sh_ok("rm -rf c && git clone -q $URL c", self.folder.path(), &self.env);
+        // It is logged when the client is gone already.
+        while self.gate.operation().service != Service::Fetch {}
         sh(script, &self.path("c"), &self.env)
     }
 
