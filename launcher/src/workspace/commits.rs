@@ -28,6 +28,12 @@ pub struct Commits {
     pub failed: bool,
 }
 
+impl Commits {
+    fn failed(self, why: String) -> Self {
+        Self { none: Some(why), failed: true, ..self }
+    }
+}
+
 /// What a take of commits works on.
 pub(crate) struct Source<'a> {
     pub(crate) archive: &'a Archive,
@@ -38,7 +44,6 @@ pub(crate) struct Source<'a> {
 
 /// Commits of every branch and tag that the agent changed, verified and packed; the operator's repository has nothing of
 /// them yet.
-#[derive(Default)]
 pub(crate) struct PreparedCommits {
     commits: Commits,
     ready: Option<Ready>,
@@ -105,22 +110,16 @@ impl PreparedCommits {
     pub(crate) fn take(self) -> Commits {
         let Self { mut commits, ready } = self;
         let Some(Ready { host, copied, pack, refs }) = ready else { return commits };
+        let packed = match host.packed() {
+            Ok(packed) => packed,
+            Err(error) => return commits.failed(format!("packed-refs cannot be read: {error}")),
+        };
         let count = pack.as_ref().map_or(0, |pack| pack.count);
         let kept = match pack.map(|pack| pack.install(&host.objects())).transpose() {
             Ok(kept) => kept,
-            Err(error) => {
-                (commits.none, commits.failed) = (Some(cannot_be_written(&error)), true);
-                return commits;
-            }
+            Err(error) => return commits.failed(cannot_be_written(&error)),
         };
         commits.objects = count;
-        let packed = match host.packed() {
-            Ok(packed) => packed,
-            Err(error) => {
-                (commits.none, commits.failed) = (Some(format!("packed-refs cannot be read: {error}")), true);
-                return commits;
-            }
-        };
         for (name, target, tip) in refs {
             match host.set_ref(&packed, &target, &tip) {
                 Ok(()) => commits.refs.push((target, tip)),
@@ -131,9 +130,8 @@ impl PreparedCommits {
         commits
     }
 
-    fn failed(mut self, why: String) -> Self {
-        (self.commits.none, self.commits.failed) = (Some(why), true);
-        self
+    fn failed(self, why: String) -> Self {
+        Self { commits: self.commits.failed(why), ready: None }
     }
 }
 

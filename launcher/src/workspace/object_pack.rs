@@ -1,6 +1,6 @@
 //! Verified objects on their way to disk: one pack with its index, made in a private directory, synced, and then given
-//! its names in the operator's repository. A kill at any moment leaves all of it or nothing that git would read, and two
-//! files are synced instead of one for each object.
+//! its names in the operator's repository. A kill at any moment leaves all of it or nothing that git would read, and the next
+//! take of the same work goes on from there. Two files are synced instead of one for each object.
 
 use gix_hash::ObjectId;
 use gix_hash::io::Write as HashWriter;
@@ -17,6 +17,8 @@ use std::sync::atomic::AtomicBool;
 const SHA1: gix_hash::Kind = gix_hash::Kind::Sha1;
 /// How git names what is not whole yet: its own cleaning takes away such files that were left.
 const TEMPORARY: &str = "tmp_";
+/// What we write into a file that has git keep a pack.
+const KEPT: &[u8] = b"launcher take is at work; left behind, it can be deleted\n";
 
 /// A pack that is being written.
 pub(crate) struct PackWriter {
@@ -133,11 +135,14 @@ impl Kept {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
             Ok(mut file) => {
                 let kept = Self(Some(path));
-                file.write_all(b"launcher take is at work; left behind, it can be deleted\n")?;
+                file.write_all(KEPT)?;
                 Ok(kept)
             }
-            // Somebody keeps a pack of this name already, and knows why.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Self(None)),
+            // One that was killed has left its own; anybody else's stays.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let ours = fs::read(&path).is_ok_and(|text| text == KEPT);
+                Ok(Self(ours.then_some(path)))
+            }
             Err(error) => Err(error),
         }
     }
@@ -238,6 +243,17 @@ mod tests {
             let mut shown = Command::new("git");
             shown.args(["cat-file", "blob", &id(text).to_string()]).current_dir(&repository);
             assert_eq!(shown.output().unwrap().stdout, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_killed_takes_hold_on_a_pack_ends_with_the_next_and_another_ones_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = folder.path().join("pack-a.keep");
+        for (text, stays) in [(KEPT, false), (b"mine", true), (b"", true)] {
+            fs::write(&keep, text).unwrap();
+            drop(Kept::make(folder.path(), Path::new("pack-a.pack")).unwrap());
+            assert_eq!(keep.exists(), stays, "{text:?}");
         }
     }
 

@@ -219,15 +219,22 @@ impl<'a> Importer<'a> {
                 expect(&id, kind, expected)?;
                 continue;
             }
+            // Before anything is read: what is read in vain takes its time as well.
+            self.looked += 1;
+            if self.bytes > BYTES_MAX || self.looked + pending.len() > OBJECTS_MAX {
+                return Err(format!("there are more than {OBJECTS_MAX} new objects or {BYTES_MAX} bytes of them"));
+            }
+            if Instant::now() > self.until {
+                return Err(format!("all new objects took more than {} seconds to read", WITHIN.as_secs()));
+            }
             let found = self.find(&id, &mut buffer).map_err(|e| format!("object {id}: {e}"))?;
             let data = found.ok_or_else(|| format!("object {id} is missing"))?;
+            self.bytes += data.data.len() as u64;
             expect(&id, data.kind, expected)?;
             let hash = gix_object::compute_hash(gix_hash::Kind::Sha1, data.kind, data.data);
             if hash.ok() != Some(id) {
                 return Err(format!("object {id} has a content of another hash"));
             }
-            self.looked += 1;
-            self.bytes += data.data.len() as u64;
             if data.kind == Kind::Tree && data.data.len() > TREE_BYTES_MAX {
                 return Err(format!("object {id} is a tree of more than {TREE_BYTES_MAX} bytes"));
             }
@@ -237,12 +244,6 @@ impl<'a> Importer<'a> {
                     Some(kind) => expect(&pointed, kind, expected)?,
                     None => pending.push((pointed, expected)),
                 }
-            }
-            if self.bytes > BYTES_MAX || self.looked + pending.len() > OBJECTS_MAX {
-                return Err(format!("there are more than {OBJECTS_MAX} new objects or {BYTES_MAX} bytes of them"));
-            }
-            if Instant::now() > self.until {
-                return Err(format!("all new objects took more than {} seconds to read", WITHIN.as_secs()));
             }
             self.seen.insert(id, kind);
             self.order.push(id);
@@ -402,6 +403,29 @@ mod tests {
         }
         assert!(tree_entries(b"100644 a\0short").is_err());
         assert!(tree_entries(b"no end").is_err());
+    }
+
+    #[test]
+    fn what_is_read_in_vain_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let init = std::process::Command::new("git").args(["init", "-q", "host"]).current_dir(folder.path()).status();
+        assert!(init.unwrap().success());
+        fs::create_dir_all(folder.path().join("copied/pack")).unwrap();
+        let mut loose = LooseWriter::create(&folder.path().join("copied/loose")).unwrap();
+        let (name, other) = ("1".repeat(40), "2".repeat(40));
+        // A whole object under a name that is not its own: `blob 2`, NUL, `hi`, stored and not deflated.
+        let bytes = b"\x78\x01\x01\x09\x00\xf6\xffblob 2\x00hi\x0e\xd1\x02\xc3";
+        loose.add([ObjectId::from_hex(name.as_bytes()).unwrap()], &mut &bytes[..]).unwrap();
+        let copied = Copied { directory: Directory(folder.path().join("copied")), loose: loose.finish().unwrap() };
+        let mut importer = Importer::new(&copied, &folder.path().join("host/.git/objects")).unwrap();
+        for times in 1..=3 {
+            let why = importer.verify(&name, None).unwrap_err();
+            assert!(why.contains("another hash"), "{why}");
+            assert_eq!((importer.looked, importer.bytes), (times, 2 * times as u64));
+        }
+        importer.until = Instant::now() - Duration::from_secs(1);
+        let why = importer.verify(&other, None).unwrap_err();
+        assert!(why.contains("took more than"), "{why}");
     }
 
     #[test]
